@@ -1,0 +1,278 @@
+package estate
+
+import (
+	"fmt"
+	"time"
+)
+
+// Blueprint is a composed desktop: three layers from three vendors and what
+// goes around them.
+type Blueprint struct {
+	Head
+	Spec   BlueprintSpec   `json:"spec"`
+	Status BlueprintStatus `json:"status,omitzero"`
+}
+
+// BlueprintSpec is one line for each layer.
+type BlueprintSpec struct {
+	Title        string              `json:"title,omitempty" doc:"What people call it."`
+	Image        string              `json:"image" doc:"The system."`
+	Presentation string              `json:"presentation" doc:"How the desktop reaches the person."`
+	Applications []ApplicationChoice `json:"applications,omitempty" doc:"What is brought to it."`
+	Hypervisor   Selector            `json:"hypervisor,omitzero" doc:"Where it may run; anywhere when empty."`
+	Context      string              `json:"context" doc:"The security compartment it lives in."`
+	Category     Category            `json:"category,omitempty" enum:"knowledge,task,offline"`
+	Size         Size                `json:"size,omitzero"`
+	Home         Bytes               `json:"home,omitempty" doc:"Size of the person's home; no home when empty."`
+}
+
+// ApplicationChoice picks a version of an application.
+type ApplicationChoice struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty" doc:"The newest when empty."`
+}
+
+// Selector picks hypervisors. Every part given must match.
+type Selector struct {
+	Name   string            `json:"name,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+	Needs  []Capability      `json:"needs,omitempty" doc:"Capabilities it must have."`
+}
+
+// Matches reports whether the selector picks h.
+func (s *Selector) Matches(h *Hypervisor) bool {
+	if s.Name != "" && s.Name != h.Metadata.Name {
+		return false
+	}
+	for k, v := range s.Labels {
+		if h.Metadata.Labels[k] != v {
+			return false
+		}
+	}
+	for _, n := range s.Needs {
+		if !h.Status.Can(n).Has {
+			return false
+		}
+	}
+	return true
+}
+
+// Category is the sort of work a desktop is for.
+type Category string
+
+// The categories.
+const (
+	Knowledge Category = "knowledge"
+	Task      Category = "task"
+	Offline   Category = "offline"
+)
+
+// Size is how large a desktop's machine is.
+type Size struct {
+	CPUs   int    `json:"cpus,omitempty" doc:"2 when empty."`
+	Memory Bytes  `json:"memory,omitempty" doc:"1Gi when empty."`
+	Screen Screen `json:"screen,omitzero" doc:"1280 by 800 when empty."`
+}
+
+// BlueprintStatus says whether it can be composed now.
+type BlueprintStatus struct {
+	Progress
+}
+
+// Check implements Resource.
+func (b *Blueprint) Check() []Problem {
+	var c checks
+	s := &b.Spec
+	c.name("spec.image", s.Image, true)
+	c.name("spec.presentation", s.Presentation, true)
+	c.name("spec.context", s.Context, true)
+	c.name("spec.hypervisor.name", s.Hypervisor.Name, false)
+	oneOf(&c, "spec.category", s.Category, false, Knowledge, Task, Offline)
+	seen := map[string]bool{}
+	for i, a := range s.Applications {
+		p := fmt.Sprintf("spec.applications[%d].name", i)
+		c.name(p, a.Name, true)
+		if seen[a.Name] {
+			c.add(p, "%q is chosen twice", a.Name)
+		}
+		seen[a.Name] = true
+	}
+	if s.Size.CPUs < 0 || s.Size.CPUs > 256 {
+		c.add("spec.size.cpus", "%d is not between 1 and 256", s.Size.CPUs)
+	}
+	if s.Size.Memory != 0 && s.Size.Memory < 16*MiB {
+		c.add("spec.size.memory", "%s is too little; at least 16Mi", s.Size.Memory)
+	}
+	if s.Home != 0 && s.Home < 16*MiB {
+		c.add("spec.home", "%s is too little; at least 16Mi", s.Home)
+	}
+	return c
+}
+
+// Links implements Resource.
+func (b *Blueprint) Links() []Link {
+	p, s := b.Metadata.Project, &b.Spec
+	ls := []Link{
+		{"spec.image", Ref{"Image", p, s.Image}},
+		{"spec.context", Ref{"Context", p, s.Context}},
+	}
+	for i, a := range s.Applications {
+		ls = append(ls, Link{fmt.Sprintf("spec.applications[%d].name", i), Ref{"Application", p, a.Name}})
+	}
+	if s.Hypervisor.Name != "" {
+		ls = append(ls, Link{"spec.hypervisor.name", Ref{"Hypervisor", "", s.Hypervisor.Name}})
+	}
+	return ls
+}
+
+// Progress implements Resource.
+func (b *Blueprint) Progress() *Progress { return &b.Status.Progress }
+
+// Desktop is one person's running composition of a blueprint.
+type Desktop struct {
+	Head
+	Spec   DesktopSpec   `json:"spec"`
+	Status DesktopStatus `json:"status,omitzero"`
+}
+
+// DesktopSpec is whose desktop it is and whether it runs.
+type DesktopSpec struct {
+	Title     string `json:"title,omitempty" doc:"What its person calls it."`
+	Blueprint string `json:"blueprint"`
+	Person    string `json:"person" doc:"Who works on it."`
+	Power     Power  `json:"power,omitempty" enum:"off,on" doc:"off when empty; Connect turns it on."`
+	Resets    int64  `json:"resets,omitempty" doc:"Raise it by one for a fresh system disk. The home stays."`
+}
+
+// DesktopState is where a desktop is in its life, in one word.
+type DesktopState string
+
+// The states of a desktop.
+const (
+	DesktopOff       DesktopState = "off"
+	DesktopPreparing DesktopState = "preparing" // its image or layers are being made
+	DesktopStarting  DesktopState = "starting"
+	DesktopRunning   DesktopState = "running"
+	DesktopStopping  DesktopState = "stopping"
+	DesktopBlocked   DesktopState = "blocked" // it cannot be composed; conditions say why
+)
+
+// DesktopStatus is what became of a desktop.
+type DesktopStatus struct {
+	Progress
+	State        DesktopState `json:"state,omitempty"`
+	Machine      string       `json:"machine,omitempty"`
+	Home         string       `json:"home,omitempty" doc:"Its person's volume."`
+	Resets       int64        `json:"resets,omitempty" doc:"Resets done."`
+	Plan         *Plan        `json:"plan,omitempty" doc:"The composition its machine was made from."`
+	Next         *Plan        `json:"next,omitempty" doc:"The composition it changes to at its next start."`
+	Presentation string       `json:"presentation,omitempty" doc:"How to reach it now."`
+}
+
+// Plan is a blueprint worked out against the inventory: what exactly runs.
+type Plan struct {
+	Image        Digest       `json:"image"`
+	Presentation Presentation `json:"presentation"`
+	Layers       []Layer      `json:"layers,omitempty"`
+	Hardware     Hardware     `json:"hardware"`
+	Context      string       `json:"context"`
+	Network      string       `json:"network,omitempty"`
+	Home         Bytes        `json:"home,omitempty"`
+	Hypervisors  []string     `json:"hypervisors,omitempty" doc:"Where it may run, best first."`
+	Guest        GuestFacts   `json:"guest"`
+}
+
+// Presentation is a presentation provider with the way it reaches a machine.
+type Presentation struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol" doc:"What is spoken to the machine."`
+	Port     int    `json:"port,omitempty" doc:"The guest's port; the machine's own display when empty."`
+}
+
+// Check implements Resource.
+func (d *Desktop) Check() []Problem {
+	var c checks
+	c.name("spec.blueprint", d.Spec.Blueprint, true)
+	c.name("spec.person", d.Spec.Person, true)
+	oneOf(&c, "spec.power", d.Spec.Power, false, Off, On)
+	if d.Spec.Resets < 0 {
+		c.add("spec.resets", "%d is less than nothing", d.Spec.Resets)
+	}
+	return c
+}
+
+// Links implements Resource.
+func (d *Desktop) Links() []Link {
+	return []Link{
+		{"spec.blueprint", Ref{"Blueprint", d.Metadata.Project, d.Spec.Blueprint}},
+		{"spec.person", Ref{"Person", "", d.Spec.Person}},
+	}
+}
+
+// Progress implements Resource.
+func (d *Desktop) Progress() *Progress { return &d.Status.Progress }
+
+// Session is one person looking at one desktop through one presentation.
+type Session struct {
+	Head
+	Spec   SessionSpec   `json:"spec"`
+	Status SessionStatus `json:"status,omitzero"`
+}
+
+// SessionSpec is who looks at what.
+type SessionSpec struct {
+	Desktop      string `json:"desktop"`
+	Person       string `json:"person"`
+	Presentation string `json:"presentation,omitempty" doc:"The blueprint's own when empty."`
+	End          bool   `json:"end,omitempty" doc:"Ends the session."`
+}
+
+// SessionState is how far a session has come.
+type SessionState string
+
+// The states of a session.
+const (
+	SessionWaiting SessionState = "waiting" // the desktop is being brought up
+	SessionReady   SessionState = "ready"   // a ticket may be asked for
+	SessionOpen    SessionState = "open"    // somebody is connected
+	SessionEnded   SessionState = "ended"
+)
+
+// SessionStatus is how a session goes.
+type SessionStatus struct {
+	Progress
+	State   SessionState `json:"state,omitempty"`
+	Phases  []Phase      `json:"phases,omitempty" doc:"The phases of Connect, in order."`
+	Way     Presentation `json:"way,omitzero" doc:"How the machine is reached."`
+	Machine string       `json:"machine,omitempty"`
+	Ended   time.Time    `json:"ended,omitzero"`
+	Because string       `json:"because,omitempty" doc:"Why it ended."`
+}
+
+// Phase is one named part of Connect.
+type Phase struct {
+	Name  string    `json:"name"`
+	Text  string    `json:"text,omitempty" doc:"What is done, for the person who waits."`
+	Began time.Time `json:"began,omitzero"`
+	Ended time.Time `json:"ended,omitzero"`
+}
+
+// Check implements Resource.
+func (s *Session) Check() []Problem {
+	var c checks
+	c.name("spec.desktop", s.Spec.Desktop, true)
+	c.name("spec.person", s.Spec.Person, true)
+	c.name("spec.presentation", s.Spec.Presentation, false)
+	return c
+}
+
+// Links implements Resource.
+func (s *Session) Links() []Link {
+	return []Link{
+		{"spec.desktop", Ref{"Desktop", s.Metadata.Project, s.Spec.Desktop}},
+		{"spec.person", Ref{"Person", "", s.Spec.Person}},
+	}
+}
+
+// Progress implements Resource.
+func (s *Session) Progress() *Progress { return &s.Status.Progress }

@@ -1,0 +1,112 @@
+package estate
+
+import (
+	"slices"
+	"time"
+)
+
+// Hypervisor is a place where machines run: a QEMU host, a vCenter cluster.
+type Hypervisor struct {
+	Head
+	Spec   HypervisorSpec   `json:"spec"`
+	Status HypervisorStatus `json:"status,omitzero"`
+}
+
+// HypervisorSpec is how a hypervisor is reached and used.
+type HypervisorSpec struct {
+	Provider string `json:"provider" doc:"Which provider drives it, as listed by 'consort hypervisor providers'."`
+	Endpoint string `json:"endpoint,omitempty" doc:"Where a remote API is reached; empty for the agent's own host."`
+	Drain    bool   `json:"drain,omitempty" doc:"Place nothing new here."`
+}
+
+// HypervisorState is how far a hypervisor can be relied on.
+type HypervisorState string
+
+// The states of a hypervisor.
+const (
+	HypervisorReady    HypervisorState = "ready"
+	HypervisorDraining HypervisorState = "draining"
+	HypervisorLost     HypervisorState = "lost" // its agent's lease has run out; its machines may still run
+)
+
+// HypervisorStatus is what a hypervisor's agent reports.
+type HypervisorStatus struct {
+	Progress
+	State        HypervisorState    `json:"state,omitempty"`
+	Product      string             `json:"product,omitempty" doc:"The vendor's name and version."`
+	Accelerator  string             `json:"accelerator,omitempty" doc:"What runs guest instructions, as kvm or tcg."`
+	Because      string             `json:"because,omitempty" doc:"Why that accelerator."`
+	Capacity     Capacity           `json:"capacity,omitzero" doc:"What the host has."`
+	Free         Capacity           `json:"free,omitzero" doc:"What is left for new machines."`
+	Capabilities []CapabilityReport `json:"capabilities,omitempty"`
+	Seen         time.Time          `json:"seen,omitzero" doc:"When the agent last joined."`
+}
+
+// Capacity is room for machines.
+type Capacity struct {
+	CPUs   int   `json:"cpus,omitempty"`
+	Memory Bytes `json:"memory,omitempty"`
+	Disk   Bytes `json:"disk,omitempty"`
+}
+
+// Capability names an ability of a hypervisor beyond the basic verbs. Names
+// live here because placement and the console reason about them without
+// holding a driver; what each promises stands in hypervisor/driver.
+type Capability string
+
+// The capabilities.
+const (
+	CanDisplay     Capability = "display"        // the screen of a machine as a stream; value: its protocol
+	CanHotplug     Capability = "disk-hotplug"   // disks come and go while the machine runs
+	CanGuest       Capability = "guest-commands" // commands run in the guest through its agent
+	CanTransfer    Capability = "disk-transfer"  // disks are exported and imported
+	CanFilter      Capability = "packet-filter"  // a NIC is held to its own addresses
+	CanNetwork     Capability = "network"        // machines join a Network and can be reached on it
+	CanOutliveUs   Capability = "outlive-agent"  // machines go on when the agent dies
+	CanSnapshot    Capability = "snapshot"
+	CanInstant     Capability = "instant-clone"
+	CanMoveLive    Capability = "live-move"
+	CanMeasure     Capability = "metrics"
+	CanEncryptDisk Capability = "encrypted-disk"
+)
+
+// Evidence says how a claim came to be believed.
+type Evidence string
+
+// The kinds of evidence.
+const (
+	Verified  Evidence = "verified"  // shown on a real part of the named version
+	Declared  Evidence = "declared"  // the provider says so
+	Simulated Evidence = "simulated" // shown on a simulator only
+)
+
+// CapabilityReport is one capability as a hypervisor declares it.
+type CapabilityReport struct {
+	Name     Capability `json:"name"`
+	Has      bool       `json:"has"`
+	Value    string     `json:"value,omitempty" doc:"A detail, as the display's protocol."`
+	Reason   string     `json:"reason,omitempty" doc:"Why it is absent, or weaker than elsewhere."`
+	Evidence Evidence   `json:"evidence,omitempty" enum:"verified,declared,simulated"`
+}
+
+// Can returns the report of a capability; one never reported is absent.
+func (s *HypervisorStatus) Can(name Capability) CapabilityReport {
+	i := slices.IndexFunc(s.Capabilities, func(c CapabilityReport) bool { return c.Name == name })
+	if i < 0 {
+		return CapabilityReport{Name: name, Reason: "not reported"}
+	}
+	return s.Capabilities[i]
+}
+
+// Check implements Resource.
+func (h *Hypervisor) Check() []Problem {
+	var c checks
+	c.name("spec.provider", h.Spec.Provider, true)
+	return c
+}
+
+// Links implements Resource.
+func (h *Hypervisor) Links() []Link { return nil }
+
+// Progress implements Resource.
+func (h *Hypervisor) Progress() *Progress { return &h.Status.Progress }
