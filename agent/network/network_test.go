@@ -1,0 +1,171 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"consort.dev/consort/estate"
+)
+
+func openHere(t *testing.T) *Host {
+	t.Helper()
+	if err := Probe(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	h, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close(context.WithoutCancel(t.Context())) })
+	return h
+}
+
+var testNet = Network{Project: "p", Name: "n", Subnet: netip.MustParsePrefix("10.99.7.0/24")}
+
+func TestEnsureTwiceIsOnce(t *testing.T) {
+	h := openHere(t)
+	for range 2 {
+		if err := h.Ensure(t.Context(), testNet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := h.dhcpPID(h.namespace("p", "n"))
+	again, err := Open(h.dir) // as after a crash
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Ensure(t.Context(), testNet); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.dhcpPID(again.namespace("p", "n")); got != first || got == 0 {
+		t.Errorf("DHCP server is process %d, then %d; want the same", first, got)
+	}
+}
+
+func TestPortsComeAndGo(t *testing.T) {
+	h := openHere(t)
+	if err := h.Ensure(t.Context(), testNet); err != nil {
+		t.Fatal(err)
+	}
+	id := estate.MachineID("0b9c3a52-0000-4000-8000-000000000001")
+	var port Port
+	for range 2 {
+		var err error
+		if port, err = h.Join(t.Context(), "p", "n", id, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ns := h.namespace("p", "n")
+	if !linkExists(t.Context(), ns, port.Tap) {
+		t.Fatalf("no tap %s in %s", port.Tap, ns)
+	}
+	for range 2 {
+		if err := h.Leave(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if linkExists(t.Context(), ns, port.Tap) {
+		t.Errorf("tap %s is still there", port.Tap)
+	}
+}
+
+func TestDialReachesOnlyTheNetwork(t *testing.T) {
+	h := openHere(t)
+	if err := h.Ensure(t.Context(), testNet); err != nil {
+		t.Fatal(err)
+	}
+	to := netip.MustParseAddrPort("10.99.7.1:8099")
+	greetInside(t, netnsPath(h.namespace("p", "n")), to)
+	conn, err := h.Dial(t.Context(), "p", "n", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := greeting(conn); got != "inside" {
+		t.Fatalf("from inside: greeting %q, want %q", got, "inside")
+	}
+	// The same address from outside leads elsewhere, if anywhere.
+	if conn, err := net.DialTimeout("tcp", to.String(), 200*time.Millisecond); err == nil {
+		if got := greeting(conn); got == "inside" {
+			t.Error("the network is reached from outside its namespace")
+		}
+	}
+}
+
+// greetInside answers every connection to the address in the namespace.
+func greetInside(t *testing.T, netns string, at netip.AddrPort) {
+	t.Helper()
+	ready := make(chan error, 1)
+	var l net.Listener
+	go func() {
+		runtime.LockOSThread()
+		err := enter(netns)
+		if err == nil {
+			l, err = net.Listen("tcp", at.String())
+		}
+		ready <- err
+	}()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("inside"))
+			c.Close()
+		}
+	}()
+}
+
+func greeting(c net.Conn) string {
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(time.Second))
+	b := make([]byte, 6)
+	n, _ := io.ReadFull(c, b)
+	return string(b[:n])
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	h := openHere(t)
+	n := testNet
+	n.Egress = true
+	if err := h.Ensure(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	ns := h.namespace("p", "n")
+	pid := h.dhcpPID(ns)
+	if err := h.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(netnsPath(ns)); err == nil {
+		t.Errorf("namespace %s is still there", ns)
+	}
+	if out, _ := exec.Command("nft", "list", "tables").Output(); strings.Contains(string(out), ns) {
+		t.Errorf("nftables still has %s:\n%s", ns, out)
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+			return
+		}
+	}
+	t.Errorf("DHCP server %d still runs", pid)
+}
+
+func TestSpanLeavesOutTheEnds(t *testing.T) {
+	first, last := span(netip.MustParsePrefix("10.77.1.0/24"))
+	if first.String() != "10.77.1.2" || last.String() != "10.77.1.254" {
+		t.Errorf("span = %s to %s, want 10.77.1.2 to 10.77.1.254", first, last)
+	}
+}

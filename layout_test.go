@@ -1,0 +1,290 @@
+package consort
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "consort.dev/consort"
+
+// mayImport says which of our folders a folder may import, besides itself. The
+// longest matching row decides; a folder without a row fails, so that whoever
+// adds one must say where it belongs. A row that ends in / covers every folder
+// below it. "*" is everything. Leaves under internal/ are named like any other.
+var mayImport = map[string]string{
+	".":      "",
+	"fault":  "",
+	"estate": "",
+
+	// The three layers, each of the same parts.
+	"hypervisor":              "estate fault hypervisor/driver",
+	"hypervisor/driver":       "estate fault",
+	"hypervisor/":             "estate fault hypervisor/driver internal/ guest",
+	"presentation":            "estate fault presentation/driver",
+	"presentation/driver":     "estate fault",
+	"presentation/":           "estate fault presentation/driver internal/",
+	"application":             "estate fault application/driver",
+	"application/driver":      "estate fault",
+	"application/":            "estate fault application/driver internal/",
+	"hypervisor/drivertest":   "estate fault hypervisor/driver",
+	"presentation/drivertest": "estate fault presentation/driver",
+	"application/drivertest":  "estate fault application/driver",
+
+	// Pure parts.
+	"manifest": "estate fault",
+	"compose":  "estate fault",
+
+	// What lies on a host.
+	"image":         "estate fault internal/",
+	"guest":         "fault internal/",
+	"guest/":        "fault internal/",
+	"agent":         "estate fault api image hypervisor hypervisor/driver application application/driver agent/network internal/",
+	"agent/network": "estate fault internal/",
+
+	// What crosses processes.
+	"api": "estate fault",
+
+	// The plane. Loops meet in the store and know nothing of each other.
+	"plane/store":             "estate fault",
+	"plane/store/":            "fault plane/store",
+	"plane/auth":              "estate fault plane/store",
+	"plane/rpc":               "estate fault api plane/store plane/auth compose",
+	"plane/control":           "estate fault plane/store",
+	"plane/control/place":     "estate fault plane/store plane/control",
+	"plane/control/lifecycle": "estate fault plane/store plane/control compose",
+	"gateway":                 "estate fault api plane/store presentation presentation/driver",
+
+	"internal/":    "",
+	"internal/qmp": "fault",
+	"internal/rfb": "fault",
+
+	"web":  "",
+	"cmd/": "*",
+	"test": "*",
+
+	// Benchmarks drive the product from outside, as its users do.
+	"bench/": "estate fault api internal/",
+}
+
+// home says where a foreign module may be imported: one place each.
+var home = map[string]string{
+	"go.etcd.io/etcd":                "plane/store/etcd",
+	"github.com/danielgtaylor/huma":  "plane/rpc",
+	"github.com/coder/websocket":     "api gateway",
+	"go.yaml.in/yaml":                "manifest",
+	"github.com/spf13/cobra":         "cmd/consort",
+	"github.com/go-webauthn":         "plane/auth",
+	"github.com/vishvananda/netlink": "agent/network",
+	"github.com/vishvananda/netns":   "agent/network",
+	"github.com/erofs/go-erofs":      "application/stream",
+	"golang.org/x/crypto/argon2":     "plane/auth",
+	"go.uber.org/zap":                "plane/store/etcd",
+}
+
+// vague are names of plumbing, not of ideas.
+var vague = strings.Fields("base common helper helpers lib manager misc models shared types util utils")
+
+const (
+	mostLines   = 800 // of a file
+	mostMethods = 8   // of an interface
+)
+
+func TestLayout(t *testing.T) {
+	docs := map[string]int{}
+	eachFile(t, func(file string, f *ast.File, src []byte) {
+		dir := path.Dir(file)
+		docs[dir] += 0
+		if f.Doc != nil {
+			docs[dir]++
+		}
+		if slices.Contains(vague, path.Base(dir)) {
+			t.Errorf("%s: name the folder for what it is, not %q", dir, path.Base(dir))
+		}
+		if n := strings.Count(string(src), "\n"); n > mostLines {
+			t.Errorf("%s: %d lines, at most %d", file, n, mostLines)
+		}
+		checkImports(t, file, dir, f)
+		checkShapes(t, file, f)
+	})
+	for dir, n := range docs {
+		if n != 1 {
+			t.Errorf("%s: %d package comments, want 1", dir, n)
+		}
+	}
+}
+
+func checkImports(t *testing.T, file, dir string, f *ast.File) {
+	allowed, ok := rowFor(dir)
+	if !ok {
+		t.Errorf("%s: no row in mayImport; say what it may import", dir)
+	}
+	for _, im := range f.Imports {
+		p := strings.Trim(im.Path.Value, `"`)
+		if ours, is := strings.CutPrefix(p, module+"/"); is {
+			if ours != dir && allowed != "*" && !covers(allowed, ours) {
+				t.Errorf("%s imports %s; its row allows [%s]", file, ours, allowed)
+			}
+			continue
+		}
+		for mod, at := range home {
+			if strings.HasPrefix(p, mod) && !covers(at, dir) {
+				t.Errorf("%s imports %s; its home is %s", file, p, at)
+			}
+		}
+	}
+}
+
+func checkShapes(t *testing.T, file string, f *ast.File) {
+	for _, d := range f.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "init" && fn.Recv == nil {
+			t.Errorf("%s: has an init function; wire by hand", file)
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		ts, ok := n.(*ast.TypeSpec)
+		if !ok {
+			return true
+		}
+		if it, ok := ts.Type.(*ast.InterfaceType); ok && it.Methods.NumFields() > mostMethods {
+			t.Errorf("%s: interface %s has %d methods, at most %d", file, ts.Name, it.Methods.NumFields(), mostMethods)
+		}
+		return true
+	})
+}
+
+// TestNoProviderNames fails where code outside a provider's folder, and outside
+// cmd, says a provider's name as a whole identifier or string: it should ask
+// what the provider can do.
+func TestNoProviderNames(t *testing.T) {
+	homes := map[string]string{}
+	for _, layer := range []string{"hypervisor", "presentation", "application"} {
+		dirs, err := os.ReadDir(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range dirs {
+			if d.IsDir() && !slices.Contains([]string{"driver", "drivertest", "flaky", "remote", "testdata"}, d.Name()) {
+				homes[d.Name()] = layer + "/" + d.Name()
+			}
+		}
+	}
+	for _, name := range []string{"qemu", "libvirt", "xen", "vsphere", "hyperv", "vnc", "rdp", "spice", "flatpak"} {
+		if homes[name] == "" {
+			homes[name] = "a folder of its own"
+		}
+	}
+	eachFile(t, func(file string, f *ast.File, _ []byte) {
+		if strings.HasPrefix(file, "cmd/") || strings.HasPrefix(file, "test/") || strings.HasPrefix(file, "bench/") {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			word := ""
+			switch n := n.(type) {
+			case *ast.ImportSpec:
+				return false
+			case *ast.Ident:
+				word = n.Name
+			case *ast.BasicLit:
+				word = strings.Trim(n.Value, "\"`")
+			}
+			at, is := homes[strings.ToLower(word)]
+			if is && path.Dir(file) != at && !strings.HasPrefix(file, at+"/") {
+				t.Errorf("%s says %q; ask what the provider can do instead", file, word)
+			}
+			return true
+		})
+	})
+}
+
+// eachFile visits every Go file of ours that is not a test.
+func eachFile(t *testing.T, visit func(file string, f *ast.File, src []byte)) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS("."), ".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || d.Name() == "node_modules" || d.Name() == ".cache" || d.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		visit(file, f, src)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rowFor returns what the folder may import: by its own row, or the longest
+// row above it that ends in a slash.
+func rowFor(dir string) (allowed string, ok bool) {
+	if a, ok := mayImport[dir]; ok {
+		return a, true
+	}
+	best := -1
+	for row, a := range mayImport {
+		if strings.HasSuffix(row, "/") && strings.HasPrefix(dir, row) && len(row) > best {
+			allowed, ok, best = a, true, len(row)
+		}
+	}
+	return allowed, ok
+}
+
+// covers reports whether a list of folders names dir, or a folder above it with
+// a slash at its end.
+func covers(list, dir string) bool {
+	for _, s := range strings.Fields(list) {
+		if s == dir || strings.HasSuffix(s, "/") && strings.HasPrefix(dir, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestRulesBite shows that the rules above refuse what they must.
+func TestRulesBite(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"hypervisor/qemu", "hypervisor/driver", true},
+		{"hypervisor/qemu", "hypervisor/libvirt", false},
+		{"hypervisor/qemu", "internal/qmp", true},
+		{"hypervisor/driver", "hypervisor", false},
+		{"presentation/vnc", "hypervisor/driver", false},
+		{"plane/control/place", "plane/control/lifecycle", false},
+		{"plane/control/place", "plane/rpc", false},
+		{"agent", "plane/store", false},
+		{"agent", "api", true},
+		{"estate", "fault", false},
+		{"compose", "plane/store", false},
+	} {
+		allowed, ok := rowFor(c.from)
+		if !ok {
+			t.Errorf("%s has no row", c.from)
+		}
+		if got := covers(allowed, c.to); got != c.want {
+			t.Errorf("%s may import %s = %v, want %v", c.from, c.to, got, c.want)
+		}
+	}
+	if _, ok := rowFor("helpers"); ok {
+		t.Error("a folder nobody knows has a row")
+	}
+}
