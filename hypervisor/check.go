@@ -1,0 +1,117 @@
+package hypervisor
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor/driver"
+)
+
+// Machine IDs and disk names become file names and words on command lines, so
+// they are held to an alphabet here, once, before any driver sees them.
+var (
+	idRule   = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	diskRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+)
+
+// maxSerial is the length of a virtio disk's serial number (virtio 1.2, 5.2.6.1).
+const maxSerial = 20
+
+// minMemory is the least memory a machine may have.
+const minMemory = 16 * estate.MiB
+
+// check returns fault.Invalid with every broken rule of the definition.
+func check(def driver.Definition) error {
+	var bad []string
+	add := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
+	if !idRule.MatchString(string(def.ID)) {
+		add("%q is not a machine ID: it must be a UUID in lower case", def.ID)
+	}
+	if def.CPUs < 1 || def.CPUs > 256 {
+		add("%d CPUs are not between 1 and 256", def.CPUs)
+	}
+	if def.Memory < minMemory || def.Memory%estate.MiB != 0 {
+		add("memory of %s is not a whole number of MiB from %s on", def.Memory, minMemory)
+	}
+	switch def.Firmware {
+	case "", estate.BIOS, estate.UEFI:
+	default:
+		add("firmware %q is neither bios nor uefi", def.Firmware)
+	}
+	if s := def.Screen; s != (estate.Screen{}) && (s.Width < 320 || s.Width > 7680 || s.Height < 200 || s.Height > 4320) {
+		add("a screen of %dx%d is not between 320x200 and 7680x4320", s.Width, s.Height)
+	}
+	if len(def.Disks) == 0 {
+		add("a machine needs a disk to boot from")
+	}
+	seen := map[string]bool{}
+	for _, d := range def.Disks {
+		if text := diskProblem(d); text != "" {
+			add("%s", text)
+		}
+		if seen[d.Name] {
+			add("two disks are named %q", d.Name)
+		}
+		seen[d.Name] = true
+	}
+	for _, n := range def.NICs {
+		if text := nicProblem(n); text != "" {
+			add("%s", text)
+		}
+	}
+	if bad == nil {
+		return nil
+	}
+	return fault.Invalid.Errorf("%s", strings.Join(bad, "; "))
+}
+
+func diskProblem(d driver.Disk) string {
+	switch {
+	case !diskRule.MatchString(d.Name) || len(d.Name) > maxSerial:
+		return fmt.Sprintf("%q does not name a disk: at most %d lower-case letters, digits and dashes", d.Name, maxSerial)
+	case (d.Base == nil) == (d.File == nil):
+		return fmt.Sprintf("disk %s needs exactly one of base and file", d.Name)
+	case d.Size < 0 || d.Size%512 != 0:
+		return fmt.Sprintf("disk %s: a size of %d bytes is not a whole number of sectors", d.Name, d.Size)
+	case d.File != nil && d.Size != 0 && d.Size != d.File.Size:
+		return fmt.Sprintf("disk %s is a file of %s and cannot be %s", d.Name, d.File.Size, d.Size)
+	}
+	c := d.Base
+	if c == nil {
+		c = d.File
+	}
+	if !filepath.IsAbs(c.Path) || filepath.Clean(c.Path) != c.Path || strings.ContainsAny(c.Path, "\x00\n") {
+		return fmt.Sprintf("disk %s: %q is not a clean absolute path", d.Name, c.Path)
+	}
+	switch c.Format {
+	case estate.Raw, estate.QCOW2, estate.VMDK:
+	default:
+		return fmt.Sprintf("disk %s: %q is not a disk format we know", d.Name, c.Format)
+	}
+	if c.Size <= 0 {
+		return fmt.Sprintf("disk %s: the size of its content is not recorded", d.Name)
+	}
+	return ""
+}
+
+func nicProblem(n driver.NIC) string {
+	mac, err := net.ParseMAC(n.MAC)
+	switch {
+	case err != nil || len(mac) != 6:
+		return fmt.Sprintf("%q is not a MAC address", n.MAC)
+	case mac[0]&1 != 0:
+		return fmt.Sprintf("MAC address %s is a multicast address", n.MAC)
+	case (n.Tap == "") == (n.Socket == ""):
+		return fmt.Sprintf("network card %s needs exactly one of tap and socket", n.MAC)
+	case n.Netns != "" && n.Tap == "":
+		return fmt.Sprintf("network card %s has a namespace and no tap", n.MAC)
+	case len(n.Tap) > 15:
+		return fmt.Sprintf("network card %s: %q is too long for the name of a device", n.MAC, n.Tap)
+	}
+	return ""
+}
