@@ -1,0 +1,83 @@
+# Consort: one management plane for desktops and applications on any hypervisor.
+# 'make' lists what there is to make.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Where a development estate lives; images are kept between tests and runs.
+STATE ?= /var/lib/consort
+CACHE ?= $(CURDIR)/.cache
+GOTEST ?= go test
+export CONSORT_TEST_CACHE := $(CACHE)
+
+# Debian packages: to run, and to test besides.
+RUN_PACKAGES := qemu-system-x86 qemu-utils ovmf mmdebstrap e2fsprogs dosfstools mtools fdisk \
+	grub-pc-bin grub-efi-amd64-bin iproute2 nftables dnsmasq-base
+TEST_PACKAGES := chromium vncsnapshot freerdp2-x11 virt-viewer xvfb xauth x11-utils
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- use it
+
+run: deps web build ## install what is missing, build, start Consort here and print the link to sign in
+	@mkdir -p $(STATE)
+	@bin/consort up --state $(STATE) --apply examples/first-desktop
+
+build: ## build bin/consort
+	@go build -trimpath -o bin/ ./cmd/consort
+
+web: web/dist/index.html ## build the web pages
+
+web/dist/index.html: web/package-lock.json web/index.html $(shell find web/src -type f 2>/dev/null)
+	@cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd web && npm run --silent build
+
+# ---- prove it
+
+check: web ## formatting, vet, layout, generated files: under a minute when warm
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	@go vet ./...
+	@go mod verify >/dev/null
+	@$(GOTEST) .
+	@cd web && npm run --silent check
+
+test: deps test-deps web build ## every test, with real parts; what CI runs
+	@mkdir -p $(CACHE)
+	@$(GOTEST) -race -shuffle=on -timeout 14m ./...
+	@cd web && npm test --silent
+
+test-short: ## the tests that need neither root nor a guest
+	@$(GOTEST) -short ./...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@for pkg in $$(grep -rl --include='*_test.go' 'func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -rhoE 'func (Fuzz[A-Za-z0-9_]+)' $$pkg/*_test.go | awk '{print $$2}'); do \
+	    echo "== $$pkg $$f"; $(GOTEST) $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s}; done; done
+
+bench-connect: deps build ## Connect to first frame, beside QEMU alone
+	@go run ./bench/connect -cache $(CACHE)
+
+# ---- what the machine needs
+
+deps: ## install the Debian packages Consort runs on
+	@$(call install,$(RUN_PACKAGES))
+
+test-deps: ## install the Debian packages the tests use besides
+	@$(call install,$(TEST_PACKAGES))
+
+# install asks dpkg first, so that a machine that has everything needs no network.
+define install
+missing=; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then \
+  echo "installing:$$missing"; \
+  [ "$$(id -u)" = 0 ] || { echo "run as root, or: apt-get install$$missing" >&2; exit 1; }; \
+  export DEBIAN_FRONTEND=noninteractive; \
+  apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+endef
+
+clean: ## remove what was built here; estates and caches stay
+	@rm -rf bin web/dist/assets web/dist/index.html
+
+.PHONY: help run build web check test test-short fuzz bench-connect deps test-deps clean
