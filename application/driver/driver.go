@@ -4,7 +4,10 @@
 //
 // A provider never meets a hypervisor: it is handed a Machine that can do the
 // few things it needs. Every method is safe for concurrent use on different
-// machines, and may be called twice with the effect of once.
+// machines, may be called twice with the effect of once, and returns promptly
+// when its context ends; what it began then is finished or taken back by the
+// next call for the same layer. A guest that cannot be reached is
+// fault.Unavailable.
 package driver
 
 import (
@@ -19,8 +22,7 @@ type Provider interface {
 	Describe(ctx context.Context) (estate.DeliveryOffer, error)
 
 	// Attach brings the layer to the machine and returns once the application
-	// can be started there. A layer attached already is success. A guest that
-	// cannot be reached is fault.Unavailable.
+	// can be started there. A layer attached already is success.
 	Attach(ctx context.Context, m Machine, l Layer) error
 
 	// Attached returns the layers that can be started on the machine now,
@@ -28,8 +30,10 @@ type Provider interface {
 	Attached(ctx context.Context, m Machine) ([]estate.Digest, error)
 
 	// Start starts the application in a namespace of its own, as the person,
-	// on the desktop, and returns once its process runs. A layer that is not
-	// attached is fault.Conflict.
+	// on the desktop, and returns once its process runs. One that runs is
+	// success, and is not started again. A layer that is not attached is
+	// fault.Conflict; a command that ends at once is fault.Stuck, with what it
+	// printed.
 	Start(ctx context.Context, m Machine, l Layer, app Launch) error
 
 	// Detach ends the application's processes and takes the layer away; when it
