@@ -3,6 +3,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -44,7 +45,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer q.close()
-	for range max(l.Workers, 2) {
+	for range cmp.Or(l.Workers, 2) {
 		wg.Go(func() { l.work(ctx, q) })
 	}
 	for ctx.Err() == nil {
@@ -70,7 +71,7 @@ func (l *Loop) follow(ctx context.Context, q *queue) error {
 			}
 			for _, o := range objects {
 				q.add(l.Concerns(ctx, o)...)
-				after = o.Header().Metadata.Project + "/" + o.Header().Metadata.Name
+				after = store.Cursor(o.Header().Ref())
 			}
 			if !more {
 				break

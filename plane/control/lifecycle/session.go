@@ -1,0 +1,173 @@
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"consort.dev/consort/compose"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/plane/store"
+)
+
+const (
+	// keepEnded is how long an ended session can be looked at.
+	keepEnded = 10 * time.Minute
+	// nobodyCame ends a session that was ready and that nobody opened.
+	nobodyCame = 10 * time.Minute
+)
+
+// phase is one part of Connect: its name, what a waiting person reads, and when
+// it is over.
+type phase struct {
+	name, text string
+	over       func(v *view, way estate.Presentation) bool
+}
+
+// phases are passed in order; each begins when the one before has ended.
+func phases() []phase {
+	return []phase{
+		{"compose", "Putting the layers together", func(v *view, _ estate.Presentation) bool { return v.machine != nil }},
+		{"place", "Finding a place to run", func(v *view, _ estate.Presentation) bool { return v.machine.Spec.Hypervisor != "" }},
+		{"start", "Starting the machine", func(v *view, _ estate.Presentation) bool { return v.machine.Status.Power == estate.On }},
+		{"boot", "Booting the system", func(v *view, _ estate.Presentation) bool {
+			return v.machine.Status.Guest.Agent || !planOf(v.desktop).Guest.Agent
+		}},
+		{"desktop", "Drawing the desktop", func(v *view, way estate.Presentation) bool {
+			if way.Port != 0 && len(v.machine.Status.Guest.Addresses) == 0 {
+				return false
+			}
+			return drawn(v.machine, v.desktop.Status.Plan)
+		}},
+	}
+}
+
+// keepSessions tells every session how far its desktop is, and returns when to
+// look again.
+func (k *Keeper) keepSessions(ctx context.Context, v *view) (time.Duration, error) {
+	var again time.Duration
+	for _, s := range v.sessions {
+		now := k.Now()
+		switch age := now.Sub(s.Status.Ended); {
+		case s.Status.State == estate.SessionEnded && age > keepEnded:
+			if err := k.Store.Delete(ctx, s.Ref(), 0); err != nil {
+				return 0, err
+			}
+			continue
+		case s.Status.State == estate.SessionEnded:
+			again = soonest(again, keepEnded-age+time.Second)
+			continue
+		case s.Spec.End:
+			if err := k.endSession(ctx, s, "it was closed"); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if v.desktop.Spec.Power != estate.On && s.Status.State == estate.SessionWaiting {
+			if err := k.endSession(ctx, s, "the desktop was turned off"); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		left, err := k.advance(ctx, v, s)
+		if err != nil {
+			return 0, err
+		}
+		again = soonest(again, left)
+	}
+	return again, nil
+}
+
+// advance brings a session's phases up to now, and returns when it should be
+// looked at again.
+func (k *Keeper) advance(ctx context.Context, v *view, s *estate.Session) (time.Duration, error) {
+	way, why := k.way(v, s)
+	now := k.Now()
+	fresh, err := store.Modify(ctx, k.Store, s.Metadata.Project, s.Metadata.Name, func(s *estate.Session) error {
+		st := &s.Status
+		if st.State == estate.SessionEnded {
+			return nil
+		}
+		if why != "" {
+			st.State, st.Waiting = estate.SessionWaiting, why
+			return nil
+		}
+		waiting := walk(st, v, way, s.Metadata.Created, now)
+		if v.machine != nil {
+			st.Machine = v.machine.Metadata.UID
+		}
+		st.Way = way
+		switch {
+		case waiting != "":
+			st.State, st.Waiting = estate.SessionWaiting, waiting
+		case st.State != estate.SessionOpen:
+			st.State, st.Waiting = estate.SessionReady, ""
+		}
+		return nil
+	})
+	if err != nil || fresh.Status.State != estate.SessionReady {
+		return 0, err
+	}
+	last := fresh.Status.Phases[len(fresh.Status.Phases)-1]
+	if idle := now.Sub(last.Ended); idle < nobodyCame {
+		return nobodyCame - idle + time.Second, nil
+	}
+	return 0, k.endSession(ctx, fresh, "nobody came")
+}
+
+// walk records which phases are over and returns what is waited for, or "".
+func walk(st *estate.SessionStatus, v *view, way estate.Presentation, began, now time.Time) string {
+	for i, p := range phases() {
+		if i == len(st.Phases) {
+			st.Phases = append(st.Phases, estate.Phase{Name: p.name, Text: p.text, Began: began})
+		}
+		at := &st.Phases[i]
+		if at.Ended.IsZero() && p.over(v, way) {
+			at.Ended = now
+		}
+		if at.Ended.IsZero() {
+			if _, text := stateOf(v, v.desktop); text != "" {
+				return text
+			}
+			return p.text
+		}
+		began = at.Ended
+	}
+	return ""
+}
+
+// way works out how the session reaches the machine, or why it cannot.
+func (k *Keeper) way(v *view, s *estate.Session) (estate.Presentation, string) {
+	name := s.Spec.Presentation
+	switch {
+	case v.blueprint == nil:
+		return estate.Presentation{}, texts(v.reasons)
+	case name == "" || name == v.blueprint.Spec.Presentation:
+		return planOf(v.desktop).Presentation, ""
+	}
+	other := *v.blueprint
+	other.Spec.Presentation = name
+	plan, reasons := compose.Plan(v.inventory, &other, v.desktop)
+	if blocked := compose.Blocked(reasons); len(blocked) > 0 {
+		return estate.Presentation{}, texts(blocked)
+	}
+	return plan.Presentation, ""
+}
+
+func (k *Keeper) endSession(ctx context.Context, s *estate.Session, because string) error {
+	_, err := store.Modify(ctx, k.Store, s.Metadata.Project, s.Metadata.Name, func(s *estate.Session) error {
+		if s.Status.State != estate.SessionEnded {
+			s.Status.State, s.Status.Ended, s.Status.Because = estate.SessionEnded, k.Now(), because
+			s.Status.Waiting = ""
+		}
+		return nil
+	})
+	return err
+}
+
+// soonest returns the shorter of two waits; 0 is none.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
