@@ -1,0 +1,143 @@
+// Package calls lets the plane reach a machine through the agent of its
+// hypervisor: the plane calls, the agent answers with a tunnel. Agents are
+// never dialled.
+package calls
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+	"net"
+	"sync"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/fault"
+)
+
+// Broker brings callers and agents together. It is safe for concurrent use.
+type Broker struct {
+	random io.Reader
+
+	mu      sync.Mutex
+	lines   map[string]*line // by hypervisor
+	waiting map[string]*wait // by call
+}
+
+// line is one agent that listens for calls.
+type line struct {
+	calls chan api.Call
+	ended chan struct{}
+}
+
+// wait is one caller whose tunnel is not there yet.
+type wait struct {
+	hypervisor string
+	conn       chan net.Conn // unbuffered: a tunnel is handed over or closed
+	ended      chan struct{} // the caller has gone
+}
+
+// New returns a broker that draws the names of calls from the random source.
+func New(random io.Reader) *Broker {
+	return &Broker{random: random, lines: map[string]*line{}, waiting: map[string]*wait{}}
+}
+
+// Dial calls the agent of the hypervisor and returns the tunnel it opens. The
+// call's ID is chosen here. An agent that does not listen, or goes away before
+// it answers, is fault.Unavailable; so is the end of ctx.
+func (b *Broker) Dial(ctx context.Context, hypervisor string, call api.Call) (net.Conn, error) {
+	var id [16]byte
+	if _, err := io.ReadFull(b.random, id[:]); err != nil {
+		return nil, fault.Internal.Errorf("name a call: %w", err)
+	}
+	call.ID = hex.EncodeToString(id[:])
+	w := &wait{hypervisor: hypervisor, conn: make(chan net.Conn), ended: make(chan struct{})}
+	b.mu.Lock()
+	l := b.lines[hypervisor]
+	if l != nil {
+		b.waiting[call.ID] = w
+	}
+	b.mu.Unlock()
+	if l == nil {
+		return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s is not connected; see whether it runs", call.Machine, hypervisor)
+	}
+	defer func() {
+		b.mu.Lock()
+		delete(b.waiting, call.ID)
+		b.mu.Unlock()
+		close(w.ended)
+	}()
+	told := l.calls
+	for {
+		select {
+		case told <- call:
+			told = nil
+		case conn := <-w.conn:
+			return conn, nil
+		case <-l.ended:
+			return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s went away; try again", call.Machine, hypervisor)
+		case <-ctx.Done():
+			return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s did not answer: %w", call.Machine, hypervisor, context.Cause(ctx))
+		}
+	}
+}
+
+// Listen passes the calls for the hypervisor on to send until ctx ends or send
+// fails. One agent listens at a time: a newer Listen ends an older one, which
+// is fault.Conflict.
+func (b *Broker) Listen(ctx context.Context, hypervisor string, send func(api.Call) error) error {
+	l := &line{calls: make(chan api.Call), ended: make(chan struct{})}
+	b.mu.Lock()
+	if old := b.lines[hypervisor]; old != nil {
+		close(old.ended)
+	}
+	b.lines[hypervisor] = l
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.lines[hypervisor] == l {
+			delete(b.lines, hypervisor)
+			close(l.ended)
+		}
+	}()
+	for {
+		select {
+		case c := <-l.calls:
+			if err := send(c); err != nil {
+				return err
+			}
+		case <-l.ended:
+			return fault.Conflict.Errorf("listen for calls to hypervisor %s: another agent took over", hypervisor)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Listening reports whether the hypervisor's agent listens for calls.
+func (b *Broker) Listening(hypervisor string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines[hypervisor] != nil
+}
+
+// Answer takes the call for the hypervisor's agent: the function it returns
+// hands the tunnel over, or closes it when the caller has gone. A call is taken
+// once; one that does not wait, or waits for another hypervisor's agent, is
+// fault.NotFound.
+func (b *Broker) Answer(hypervisor, id string) (func(net.Conn), error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.waiting[id]
+	if w == nil || w.hypervisor != hypervisor {
+		return nil, fault.NotFound.Errorf("answer a call: no call of that name waits for the agent of hypervisor %s", hypervisor)
+	}
+	delete(b.waiting, id)
+	return func(conn net.Conn) {
+		select {
+		case w.conn <- conn:
+		case <-w.ended:
+			conn.Close()
+		}
+	}, nil
+}
