@@ -25,8 +25,10 @@ func (c *composition) applications() {
 			c.block(path+".version", "application %s has no version %s; it has %s", choice.Name, choice.Version, versions(app))
 			continue
 		}
-		c.fits(path, app)
-		c.layer(path, app, version.Name)
+		before := len(c.reasons)
+		if c.fits(path, app); len(c.reasons) == before {
+			c.layer(path, app, version.Name)
+		}
 	}
 }
 

@@ -53,18 +53,21 @@ func (c Change) String() string {
 	default:
 		what += ": " + c.Was + " becomes " + c.Is
 	}
-	return what + "; " + c.Needs.sentence()
+	return what + "; " + c.cost()
 }
 
-func (n Need) sentence() string {
-	switch n {
+func (c Change) cost() string {
+	switch c.Needs {
 	case Reconnect:
 		return "sessions open again, the desktop runs on"
 	case Attach:
-		return "it is exchanged while the desktop runs"
+		return "while the desktop runs"
 	case Restart:
 		return "at the next start, disks stay"
 	case Rebuild:
+		if c.Layer == InContext {
+			return "at the next start, with a fresh system disk; files of one context stay in it"
+		}
 		return "at the next start, with a fresh system disk; the home stays"
 	}
 	return "nobody notices"
@@ -92,13 +95,11 @@ func Diff(was, is estate.Plan) []Change {
 	add(InImage, "", was.Image.Short(), is.Image.Short(), Rebuild)
 	add(InPresentation, "", way(was.Presentation), way(is.Presentation), Reconnect)
 	cs = append(cs, diffLayers(was.Layers, is.Layers)...)
-	if !slices.Equal(was.Hypervisors, is.Hypervisors) {
-		n := Nothing
-		if len(was.Hypervisors) > 0 && !slices.Contains(is.Hypervisors, was.Hypervisors[0]) {
-			n = Restart
-		}
-		add(InHypervisor, "", strings.Join(was.Hypervisors, ", "), strings.Join(is.Hypervisors, ", "), n)
+	n := Nothing
+	if len(was.Hypervisors) > 0 && !slices.Contains(is.Hypervisors, was.Hypervisors[0]) {
+		n = Rebuild // a system disk lies on one host
 	}
+	add(InHypervisor, "", set(was.Hypervisors), set(is.Hypervisors), n)
 	a, b := was.Hardware, is.Hardware
 	add(InHardware, "cpus", count(a.CPUs), count(b.CPUs), Restart)
 	add(InHardware, "memory", bytesOf(a.Memory), bytesOf(b.Memory), Restart)
@@ -155,6 +156,11 @@ func layerText(l, other estate.Layer) string {
 		return l.Version + " (" + l.Digest.Short() + ")"
 	}
 	return l.Version + " by " + l.Delivery
+}
+
+// set lists names without the order of preference, which changes all the time.
+func set(names []string) string {
+	return strings.Join(slices.Sorted(slices.Values(names)), ", ")
 }
 
 func way(p estate.Presentation) string {

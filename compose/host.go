@@ -172,7 +172,7 @@ func (c *composition) objections(h *estate.Hypervisor, here bool) (lasting, pass
 // lacking says what a hypervisor cannot do, and who needs it.
 func lacking(st *estate.HypervisorStatus, wants []want) []string {
 	var out []string
-	seen := map[string]bool{}
+	seen := map[want]bool{} // the first who needs it is enough
 	for _, w := range wants {
 		can := st.Can(w.name)
 		text := ""
@@ -184,8 +184,8 @@ func lacking(st *estate.HypervisorStatus, wants []want) []string {
 		case w.value != "" && can.Value != w.value:
 			text = fmt.Sprintf("its %s speaks %s, %s needs %s", w.name, orNothing(can.Value), w.who, w.value)
 		}
-		if text != "" && !seen[text] {
-			seen[text] = true
+		if key := (want{name: w.name, value: w.value}); text != "" && !seen[key] {
+			seen[key] = true
 			out = append(out, text)
 		}
 	}
