@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
 )
 
 // Apply makes the objects as given: all of them or, when anything is wrong,
@@ -66,6 +68,16 @@ func (c *Client) Join(ctx context.Context, hypervisor string) (*JoinReply, error
 // fault.NotFound: join again.
 func (c *Client) Alive(ctx context.Context, hypervisor, lease string) error {
 	_, err := answer[Empty](ctx, c, hypervisorPath(hypervisor, "alive"), AliveRequest{lease})
+	return err
+}
+
+// LetGo tells that the finalizer's owner has cleaned up after the object, which
+// goes with its last finalizer. One that is gone, or had let go, is success.
+func (c *Client) LetGo(ctx context.Context, ref estate.Ref, finalizer string) error {
+	_, err := answer[Empty](ctx, c, Path(ref)+"/let-go", LetGoRequest{finalizer})
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
 	return err
 }
 

@@ -87,6 +87,7 @@ type Ticket struct {
 	Ticket  string    `json:"ticket" doc:"Goes into the websocket subprotocol after ticket. and nowhere else."`
 	Expires time.Time `json:"expires"`
 	Secret  string    `json:"secret,omitempty" doc:"What a native viewer must show; one use."`
+	User    string    `json:"user,omitempty" doc:"The guest's account that Secret is the password of, where the guest asks for it."`
 }
 
 // StartRequest asks for an application to be started on a desktop.
@@ -130,16 +131,29 @@ const (
 	CallDisplay Verb = "display" // a tunnel to the machine's screen
 	CallPort    Verb = "port"    // a tunnel to a TCP port of the guest
 	CallStart   Verb = "start"   // start an application; one StartReply line comes back
+	CallAccount Verb = "account" // set a password of the guest; one StartReply line comes back
 )
 
 // Call asks an agent for a tunnel, or for an act whose outcome comes back
 // through one. The agent answers with OpenCall, once.
 type Call struct {
 	ID      string           `json:"id"`
-	Verb    Verb             `json:"verb" enum:"display,port,start"`
+	Verb    Verb             `json:"verb" enum:"display,port,start,account"`
 	Machine estate.MachineID `json:"machine"`
 	Port    int              `json:"port,omitempty" doc:"For port."`
 	Start   *Start           `json:"start,omitempty" doc:"For start."`
+	Account *Account         `json:"account,omitempty" doc:"For account."`
+}
+
+// Account is an account of the guest and the password it gets for one session.
+type Account struct {
+	User     string `json:"user"`
+	Password string `json:"password"`
+}
+
+// LetGoRequest says who has cleaned up after an object.
+type LetGoRequest struct {
+	Finalizer string `json:"finalizer"`
 }
 
 // Start is an application to start on a machine.
