@@ -90,7 +90,8 @@ type Batch struct {
 	Changes  []Change
 }
 
-// Change is a key that was put, or deleted.
+// Change is a key that was put, or deleted. The value of a deletion is what was
+// deleted, or nothing when that is no longer kept.
 type Change struct {
 	Entry
 	Deleted bool
