@@ -1,0 +1,60 @@
+# attach DIGITS SERIAL SIZE: mount the layer's disk and make its caches.
+set -eu
+digits=$1 serial=$2 size=$3
+at=/run/consort/layers/$digits
+
+for program in mount umount unshare setpriv bwrap systemd-run systemctl; do
+	command -v $program >/dev/null || { echo "the guest has no $program; add it to the image" >&2; exit 13; }
+done
+
+mkdir -p /run/consort/layers /run/consort/caches /run/consort/stage
+chmod 0711 /run/consort/layers /run/consort/caches /run/consort/stage
+
+# The kernel's own list is there before udev's names are.
+disk() {
+	for file in /sys/block/*/serial; do
+		if [ -e "$file" ] && [ "$(cat "$file")" = "$serial" ]; then
+			name=${file#/sys/block/}
+			echo "${name%/serial}"
+			return
+		fi
+	done
+}
+
+tries=0 name=
+while :; do
+	name=$(disk)
+	[ -n "$name" ] && [ -b "/dev/$name" ] && break
+	tries=$((tries + 1))
+	[ $tries -lt 300 ] || { echo "disk $serial did not appear in the guest" >&2; exit 12; }
+	sleep 0.1
+done
+have=$(($(cat "/sys/block/$name/size") * 512))
+[ "$have" -eq "$size" ] || { echo "disk $serial has $have bytes, not $size" >&2; exit 1; }
+
+mkdir -p "$at"
+if ! grep -q "^/dev/$name $at erofs " /proc/self/mounts; then
+	# What an earlier disk left behind goes first.
+	while grep -q " $at " /proc/self/mounts; do umount -l "$at"; done
+	mount -t erofs -o ro,nodev,nosuid "/dev/$name" "$at"
+fi
+
+# What scripts of the packages would have made, made as nobody in particular.
+want=
+[ -d "$at/usr/share/glib-2.0/schemas" ] && want="$want schemas"
+for dir in "$at"/usr/lib/*/gdk-pixbuf-2.0/*/loaders; do
+	[ -d "$dir" ] && want="$want pixbuf"
+done
+[ -d "$at/usr/share/mime/packages" ] && [ ! -e /usr/share/mime/mime.cache ] && want="$want mime"
+cache=/run/consort/caches/$digits
+rm -rf "$cache"
+if [ -n "$want" ]; then
+	mkdir -p "$cache"
+	chown nobody:nogroup "$cache"
+	CONSORT_OUT=$cache timeout 60 unshare --mount --propagation slave \
+		/bin/sh /run/consort/enter.sh "$digits" nobody /nonexistent /bin/sh -c "$(cat /run/consort/caches.sh)" caches $want ||
+		echo "caches:$want: not made" >&2
+	chown -R -h root:root "$cache"
+	chmod 0755 "$cache"
+fi
+: >"$at.ready"
