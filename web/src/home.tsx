@@ -1,0 +1,74 @@
+import { useEffect } from "react";
+import { Link, useLocation } from "wouter";
+import { Card } from "./card";
+import { useEstate, type Estate } from "./estate";
+import { Icon, Mark } from "./icons";
+import { Offline } from "./notice";
+import { titleOf } from "./telling";
+import type { Me } from "./words";
+
+export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSignOut: () => void }) {
+  useEstate(estate);
+  const [, navigate] = useLocation();
+  useEffect(() => {
+    document.title = "Your desktops · Consort";
+  }, []);
+  // An administrator sees everybody's desktops; here are the person's own first.
+  const desktops = estate.all("Desktop").sort((a, b) => Number(b.spec.person === me.person) - Number(a.spec.person === me.person));
+  return (
+    <div className="home">
+      <header>
+        <Link href="/" className="brand">
+          <Mark /> Consort
+        </Link>
+        <nav aria-label="You">
+          <Link href="/account" className="button plain">
+            <Icon name="person" /> <span>{me.title || me.person || "Administrator"}</span>
+          </Link>
+          <button type="button" className="plain" onClick={onSignOut}>
+            <Icon name="out" /> <span>Sign out</span>
+          </button>
+        </nav>
+      </header>
+      <Offline estate={estate} />
+      <main>
+        <h1>Your desktops</h1>
+        {!estate.loaded && <Skeleton />}
+        {estate.loaded && desktops.length === 0 && (
+          <div className="empty">
+            <h2>No desktop yet</h2>
+            <p>
+              Nobody has made a desktop for you so far. Ask your administrator, or apply one:
+              <br />
+              <code>consort apply -f examples/first-desktop/</code>
+            </p>
+          </div>
+        )}
+        <ul className="cards">
+          {desktops.map((d) => (
+            <li key={d.metadata.uid ?? `${d.metadata.project}/${d.metadata.name}`}>
+              <Card
+                estate={estate}
+                desktop={d}
+                owner={d.spec.person === me.person ? "" : d.spec.person}
+                onConnect={(start) => {
+                  document.title = `${titleOf(estate, d)} · Consort`;
+                  navigate(`/desktops/${encodeURIComponent(d.metadata.project ?? "")}/${encodeURIComponent(d.metadata.name)}`, { state: { start } });
+                }}
+              />
+            </li>
+          ))}
+        </ul>
+      </main>
+    </div>
+  );
+}
+
+function Skeleton() {
+  return (
+    <div className="cards" aria-busy="true" aria-label="Loading your desktops">
+      <div className="card ghost" />
+      <div className="card ghost" />
+    </div>
+  );
+}

@@ -1,0 +1,140 @@
+// What is, in words for people. Pure: objects in, words out.
+import { sentence } from "./call";
+import type { Estate } from "./estate";
+import type { Application, Clipboard, Desktop, DesktopState, Phase, Plan, Session, Work } from "./words";
+
+export type Tone = "rest" | "busy" | "good" | "bad";
+
+const states: Record<DesktopState, { text: string; tone: Tone }> = {
+  off: { text: "Off", tone: "rest" },
+  preparing: { text: "Being prepared", tone: "busy" },
+  starting: { text: "Starting", tone: "busy" },
+  running: { text: "Running", tone: "good" },
+  stopping: { text: "Stopping", tone: "busy" },
+  blocked: { text: "Needs attention", tone: "bad" },
+};
+
+export function stateOf(d: Desktop): { text: string; tone: Tone } {
+  if (d.metadata.deleting) return { text: "Being removed", tone: "busy" };
+  return states[d.status?.state ?? "off"] ?? states.off;
+}
+
+/** troubleOf is why a desktop cannot be used, or empty. */
+export function troubleOf(d: Desktop): string {
+  if (d.status?.state !== "blocked") return "";
+  const bad = (d.status.conditions ?? []).filter((c) => c.status === "False" && c.text);
+  return bad.map((c) => sentence(c.text!)).join(" ") || sentence(d.status.waiting ?? "");
+}
+
+export interface Frame {
+  title: string;
+  colour: string;
+  on: string; // text on the colour
+  clipboard: Clipboard | undefined; // unknown when the context is not ours to read
+}
+
+const unknownColour = "#5b6472";
+
+export function planOf(d: Desktop): Plan | undefined {
+  return d.status?.plan ?? d.status?.next;
+}
+
+/** frameOf is the context a desktop lives in. */
+export function frameOf(estate: Estate, d: Desktop): Frame {
+  const project = d.metadata.project;
+  const name = planOf(d)?.context ?? estate.get("Blueprint", project, d.spec.blueprint)?.spec.context ?? "";
+  const context = estate.get("Context", project, name);
+  const colour = context && /^#[0-9a-f]{6}$/i.test(context.spec.colour) ? context.spec.colour : unknownColour;
+  return { title: context?.spec.title || capital(name) || "No context", colour, on: inkOn(colour), clipboard: context && (context.spec.clipboard ?? {}) };
+}
+
+/** inkOn is black or white, whichever reads better on the colour (WCAG 2 contrast). */
+export function inkOn(colour: string): "#000000" | "#ffffff" {
+  const l = luminance(colour);
+  return (l + 0.05) / 0.05 >= 1.05 / (l + 0.05) ? "#000000" : "#ffffff";
+}
+
+function luminance(colour: string): number {
+  const part = (i: number) => {
+    const v = parseInt(colour.slice(i, i + 2), 16) / 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  };
+  return 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5);
+}
+
+/** applicationsOf are the applications on a desktop that the person may see. */
+export function applicationsOf(estate: Estate, d: Desktop): Application[] {
+  const project = d.metadata.project;
+  const plan = planOf(d);
+  const names = plan
+    ? (plan.layers ?? []).map((l) => l.application)
+    : (estate.get("Blueprint", project, d.spec.blueprint)?.spec.applications ?? []).map((a) => a.name);
+  return names.map((n) => estate.get("Application", project, n)).filter((a) => a !== undefined);
+}
+
+export function iconOf(a: Application): string {
+  return a.spec.icon || a.spec.title.slice(0, 1).toUpperCase();
+}
+
+/** titleOf names a desktop as its person does. */
+export function titleOf(estate: Estate, d: Desktop): string {
+  return d.spec.title || estate.get("Blueprint", d.metadata.project, d.spec.blueprint)?.spec.title || capital(d.metadata.name);
+}
+
+export function systemOf(estate: Estate, d: Desktop): string {
+  const b = estate.get("Blueprint", d.metadata.project, d.spec.blueprint);
+  const image = b && estate.get("Image", d.metadata.project, b.spec.image);
+  return image?.spec.title || b?.spec.title || "";
+}
+
+/** workOf is the making of the image or of a layer that a desktop waits for. */
+export function workOf(estate: Estate, d: Desktop): { what: string; work: Work } | undefined {
+  const project = d.metadata.project;
+  const b = estate.get("Blueprint", project, d.spec.blueprint);
+  if (!b) return undefined;
+  const image = estate.get("Image", project, b.spec.image);
+  if (image?.status?.work) return { what: image.spec.title || image.metadata.name, work: image.status.work };
+  for (const choice of b.spec.applications ?? []) {
+    const a = estate.get("Application", project, choice.name);
+    const layer = a?.status?.layers?.find((l) => l.work && !l.digest);
+    if (a && layer?.work) return { what: a.spec.title, work: layer.work };
+  }
+  return undefined;
+}
+
+export interface Step {
+  name: string;
+  text: string;
+  state: "done" | "now" | "next";
+  seconds: number | undefined;
+}
+
+/** stepsOf are the phases of Connect in order. The last one begun and not ended is now. */
+export function stepsOf(s: Session | undefined, now: number): Step[] {
+  const phases = s?.status?.phases ?? [];
+  return phases.map((p) => ({ name: capital(p.name.replaceAll("-", " ")), text: p.text ?? "", ...progressOf(p, now) }));
+}
+
+function progressOf(p: Phase, now: number): Pick<Step, "state" | "seconds"> {
+  if (!p.began) return { state: p.ended ? "done" : "next", seconds: undefined };
+  const end = p.ended ? Date.parse(p.ended) : now;
+  return { state: p.ended ? "done" : "now", seconds: Math.max(0, (end - Date.parse(p.began)) / 1000) };
+}
+
+/** duration says 0.4 s, 12 s or 2 min 5 s. */
+export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const s = Math.round(seconds);
+  return s < 60 ? `${s} s` : `${Math.floor(s / 60)} min ${s % 60} s`;
+}
+
+/** bytesOf reads an amount as the API writes it: 1048576, 512Ki, 1Mi. */
+export function bytesOf(text: string | undefined, otherwise: number): number {
+  const m = /^(\d+)(Ki|Mi|Gi|Ti)?$/.exec(text ?? "");
+  if (!m) return otherwise;
+  return Number(m[1]) * 1024 ** ["", "Ki", "Mi", "Gi", "Ti"].indexOf(m[2] ?? "");
+}
+
+export function capital(s: string): string {
+  return s ? s[0]!.toUpperCase() + s.slice(1) : "";
+}
