@@ -141,3 +141,13 @@ func (b *Broker) Answer(hypervisor, id string) (func(net.Conn), error) {
 		}
 	}, nil
 }
+
+// Whose returns the hypervisor whose agent the call waits for, or "".
+func (b *Broker) Whose(id string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w := b.waiting[id]; w != nil {
+		return w.hypervisor
+	}
+	return ""
+}

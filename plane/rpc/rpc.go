@@ -1,0 +1,191 @@
+// Package rpc serves the HTTP API: objects of every kind, watches, applied
+// sets, the acts of people and agents, and the document that describes them.
+package rpc
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/store"
+)
+
+// Caller is who asks.
+type Caller struct {
+	Person string
+	Admin  bool
+	Groups []string
+	Scopes []string
+	Agent  string // the hypervisor whose agent it is
+}
+
+// Auth knows callers and what they may do.
+type Auth interface {
+	// Authenticate returns who asks, or fault.Unauthenticated.
+	Authenticate(r *http.Request) (Caller, error)
+	// Allow returns nil when the caller may do the verb to the object:
+	// otherwise fault.NotFound where they may not even see it, fault.Denied
+	// where they may. Verbs are get, list, watch, create, update, delete,
+	// connect, start, status.
+	Allow(ctx context.Context, c Caller, verb string, ref estate.Ref) error
+}
+
+// Tickets issues what opens a session once.
+type Tickets interface {
+	// Issue returns a ticket for a session that is ready.
+	Issue(ctx context.Context, s *estate.Session, native bool) (api.Ticket, error)
+}
+
+// Options are the parts a server is made of.
+type Options struct {
+	Store   *store.Store
+	Auth    Auth
+	Tickets Tickets
+	Calls   *calls.Broker
+	Offers  api.Offers
+	SignIn  http.Handler // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
+	Gateway http.Handler // /v1/tunnel; absent when nil
+	Web     http.Handler // everything else; absent when nil
+	Ready   func(context.Context) error
+	Now     func() time.Time
+	Random  io.Reader
+	Log     *slog.Logger
+	Beat    time.Duration // between bookmarks of a quiet watch; 10 s when 0
+}
+
+// Server answers the API.
+type Server struct {
+	Options
+	mux      *http.ServeMux
+	document []byte
+}
+
+// New returns the handler of everything the plane serves.
+func New(opts Options) (*Server, error) {
+	if opts.Beat == 0 {
+		opts.Beat = 10 * time.Second
+	}
+	s := &Server{Options: opts, mux: http.NewServeMux()}
+	routes := s.routes()
+	doc, err := Document()
+	if err != nil {
+		return nil, err
+	}
+	s.document = doc
+	for _, r := range routes {
+		s.mux.HandleFunc(r.method+" "+r.path, s.handle(r))
+	}
+	s.mux.HandleFunc("GET "+api.DocumentPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(s.document)
+	})
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	s.mux.HandleFunc("GET /readyz", s.readyz)
+	for path, h := range map[string]http.Handler{
+		api.SignInPath: opts.SignIn, api.SignOutPath: opts.SignIn, api.MePath + "/": opts.SignIn,
+		api.TunnelPath: opts.Gateway, "/": opts.Web,
+	} {
+		if h != nil {
+			s.mux.Handle(path, h)
+		}
+	}
+	s.mux.HandleFunc("/v1/", s.nothingHere)
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.guard(w, r) }
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	_, _, _, err := s.Store.Page(ctx, "Project", "", "", 1)
+	if err == nil && s.Ready != nil {
+		err = s.Ready(ctx)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ready\n")
+}
+
+// route is one operation of the API.
+type route struct {
+	id      string // operation id
+	method  string
+	path    string // pattern of http.ServeMux, which is an OpenAPI path too
+	kind    estate.KindInfo
+	serve   func(*call) error
+	endless bool // no time-out: it lasts as long as both sides want
+	open    bool // no caller needed
+}
+
+// call is one request on its way.
+type call struct {
+	*Server
+	w      http.ResponseWriter
+	r      *http.Request
+	route  *route
+	caller Caller
+}
+
+// ref returns the object the path names.
+func (c *call) ref() estate.Ref {
+	ref := estate.Ref{Kind: c.route.kind.Kind, Name: c.r.PathValue("name")}
+	if !c.route.kind.Global {
+		ref.Project = c.r.PathValue("project")
+	}
+	return ref
+}
+
+// allow asks whether the caller may do the verb to the object.
+func (c *call) allow(verb string, ref estate.Ref) error {
+	return c.Auth.Allow(c.r.Context(), c.caller, verb, ref)
+}
+
+// routes lists every operation: those of each kind, and the rest.
+func (s *Server) routes() []route {
+	var rs []route
+	for _, k := range estate.Kinds() {
+		plural, one := "/v1/"+k.Plural, string(k.Kind)
+		all := plural
+		if !k.Global {
+			all = "/v1/projects/{project}/" + k.Plural
+			rs = append(rs, route{id: "listAll" + title(k.Plural), method: "GET", path: plural, kind: k, serve: (*call).list})
+		}
+		at := all + "/{name}"
+		rs = append(rs,
+			route{id: "list" + title(k.Plural), method: "GET", path: all, kind: k, serve: (*call).list},
+			route{id: "get" + one, method: "GET", path: at, kind: k, serve: (*call).get},
+			route{id: "put" + one, method: "PUT", path: at, kind: k, serve: (*call).put},
+			route{id: "patch" + one, method: "PATCH", path: at, kind: k, serve: (*call).patch},
+			route{id: "delete" + one, method: "DELETE", path: at, kind: k, serve: (*call).remove},
+			route{id: "put" + one + "Status", method: "PUT", path: at + "/status", kind: k, serve: (*call).putStatus},
+			route{id: "patch" + one + "Status", method: "PATCH", path: at + "/status", kind: k, serve: (*call).patchStatus},
+		)
+	}
+	desktop, _ := estate.KindNamed("Desktop")
+	session, _ := estate.KindNamed("Session")
+	hypervisor, _ := estate.KindNamed("Hypervisor")
+	return append(rs,
+		route{id: "watch", method: "GET", path: api.WatchPath, serve: (*call).watch},
+		route{id: "apply", method: "POST", path: api.ApplyPath, serve: (*call).apply},
+		route{id: "connect", method: "POST", path: "/v1/projects/{project}/desktops/{name}/connect", kind: desktop, serve: (*call).connect},
+		route{id: "startApplication", method: "POST", path: "/v1/projects/{project}/desktops/{name}/start", kind: desktop, serve: (*call).start, endless: true},
+		route{id: "ticket", method: "POST", path: "/v1/projects/{project}/sessions/{name}/ticket", kind: session, serve: (*call).ticket},
+		route{id: "offers", method: "GET", path: api.OffersPath, serve: (*call).offers},
+		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
+		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
+		route{id: "alive", method: "POST", path: "/v1/hypervisors/{name}/alive", kind: hypervisor, serve: (*call).alive},
+		route{id: "calls", method: "GET", path: "/v1/hypervisors/{name}/calls", kind: hypervisor, serve: (*call).calls, endless: true},
+		route{id: "answerCall", method: "POST", path: "/v1/calls/{id}", serve: (*call).answer, endless: true},
+	)
+}
+
+func title(s string) string { return string(s[0]-'a'+'A') + s[1:] }
