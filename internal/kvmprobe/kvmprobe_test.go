@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	case "hang":
-		select {}
+		time.Sleep(time.Minute)
 	case "die":
 		os.Exit(3)
 	}

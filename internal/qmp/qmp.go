@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxMessage bounds one message. The largest we ask for, a block graph, is
@@ -121,6 +124,17 @@ func (c *Client) Close() error {
 // unmarshals what it returns into result unless that is nil. A refusal is an
 // *Error. When ctx ends first the command may still be carried out.
 func (c *Client) Execute(ctx context.Context, command string, args, result any) error {
+	return c.execute(ctx, request{Execute: command, Arguments: args}, nil, result)
+}
+
+// ExecuteWith is Execute for commands that take a file along, as add-fd does.
+// The connection must be a unix socket; the file stays the caller's.
+func (c *Client) ExecuteWith(ctx context.Context, file *os.File, command string, args, result any) error {
+	return c.execute(ctx, request{Execute: command, Arguments: args}, file, result)
+}
+
+func (c *Client) execute(ctx context.Context, q request, file *os.File, result any) error {
+	command := q.Execute
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -140,11 +154,12 @@ func (c *Client) Execute(ctx context.Context, command string, args, result any) 
 		c.mu.Unlock()
 	}()
 
-	line, err := json.Marshal(request{command, args, id})
+	q.ID = id
+	line, err := json.Marshal(q)
 	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
-	if err := c.send(append(line, '\n')); err != nil {
+	if err := c.send(append(line, '\n'), file); err != nil {
 		return fmt.Errorf("%s: %w: %w", command, ErrClosed, err)
 	}
 	select {
@@ -170,11 +185,19 @@ func (c *Client) Execute(ctx context.Context, command string, args, result any) 
 // hung.
 const sendLimit = 10 * time.Second
 
-func (c *Client) send(line []byte) error {
+func (c *Client) send(line []byte, file *os.File) error {
 	c.write.Lock()
 	defer c.write.Unlock()
 	c.conn.SetWriteDeadline(time.Now().Add(sendLimit))
-	_, err := c.conn.Write(line)
+	if file == nil {
+		_, err := c.conn.Write(line)
+		return err
+	}
+	u, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("files travel on unix sockets only")
+	}
+	_, _, err := u.WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil)
 	return err
 }
 

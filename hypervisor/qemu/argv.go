@@ -1,0 +1,179 @@
+package qemu
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/hypervisor/driver"
+)
+
+// slots is how many disks can be attached to a running machine. Each is a root
+// port of its own, which costs a guest some milliseconds at boot.
+const slots = 8
+
+// machineType pins what a guest sees, whatever QEMU comes next.
+const machineType = "pc-q35-7.2"
+
+// Names in a machine's run folder.
+const (
+	qmpSocket     = "qmp"
+	displaySocket = "display"
+	agentSocket   = "agent"
+	pidFile       = "pid"
+)
+
+// launch is all that a command line depends on. Files are numbers of inherited
+// descriptors: the process opens no file by name, so it needs no right to any.
+type launch struct {
+	def   driver.Definition
+	run   string // folder of its sockets
+	accel string
+	cpu   string
+	disks []diskFiles
+	nics  []int
+	code  int // firmware code and variables under UEFI
+	vars  int
+}
+
+// diskFiles are the descriptors of one disk; base is 0 where there is none.
+type diskFiles struct {
+	copied
+	file, base int
+}
+
+// argv returns the arguments after the program's name.
+func (l launch) argv() []string {
+	d := l.def
+	machine := machineType + ",vmport=off,hpet=off,dump-guest-core=off"
+	if d.Firmware == estate.UEFI {
+		machine += ",pflash0=code,pflash1=vars"
+	}
+	args := []string{
+		"-nodefaults", "-no-user-config",
+		"-name", "guest=" + strings.ReplaceAll(d.Name, ",", ",,"),
+		"-uuid", string(d.ID),
+		"-machine", machine,
+		"-accel", l.accel,
+		"-cpu", l.cpu,
+		"-smp", strconv.Itoa(d.CPUs),
+		"-m", fmt.Sprintf("size=%dM", d.Memory/estate.MiB),
+		// QEMU is started unprivileged, so that nothing it needs is denied here.
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-rtc", "base=utc",
+		"-boot", "menu=off,strict=on",
+		"-action", "reboot=reset,shutdown=poweroff",
+		"-pidfile", l.path(pidFile),
+		"-chardev", socket("control", l.path(qmpSocket)), "-mon", "chardev=control,mode=control",
+		// The last 64 KiB of the console, for diagnosis: a guest can write for ever.
+		"-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console",
+		"-display", "none",
+		// One viewer never throws out another: who may look is decided above us.
+		"-vnc", "unix:" + l.path(displaySocket) + ",share=force-shared",
+		"-device", screen(d.Screen),
+		"-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci",
+		"-device", "virtio-serial-pci",
+		"-chardev", socket("agent", l.path(agentSocket)),
+		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+		"-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy",
+	}
+	if d.Firmware == estate.UEFI {
+		args = append(args, fdset(l.code), blockdev(fileNode("code", l.code, true)),
+			fdset(l.vars), blockdev(fileNode("vars", l.vars, false)))
+	}
+	for i, disk := range d.Disks {
+		args = append(args, l.disk(i, disk)...)
+	}
+	for i, nic := range d.NICs {
+		args = append(args, l.nic(i, nic)...)
+	}
+	for i := range slots {
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
+	}
+	return flatten(args)
+}
+
+// disk returns the words for one disk: its files, its formats as recorded, and
+// the device a guest sees.
+func (l launch) disk(i int, d driver.Disk) []string {
+	f, name := l.disks[i], "disk-"+d.Name
+	words := []string{fdset(f.file), blockdev(fileNode(name+"-file", f.file, d.ReadOnly))}
+	node := formatNode(name, f.Format, d.ReadOnly)
+	if f.OnBase {
+		words = append(words, fdset(f.base), blockdev(fileNode(name+"-base-file", f.base, true)),
+			blockdev(formatNode(name+"-base", d.Base.Format, true)))
+		node["backing"] = name + "-base"
+	}
+	return append(words, blockdev(node), "-device", blockDevice(name, name, d.Name)+fmt.Sprintf(",bootindex=%d", i+1))
+}
+
+func (l launch) nic(i int, n driver.NIC) []string {
+	netdev := fmt.Sprintf("tap,id=nic%d,fd=%d,vhost=off", i, l.nics[i])
+	if n.Socket != "" {
+		netdev = fmt.Sprintf("stream,id=nic%d,server=off,addr.type=fd,addr.str=%d", i, l.nics[i])
+	}
+	// Without a ROM: nothing boots from the network.
+	return []string{"-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=nic%d,mac=%s,romfile=", i, n.MAC)}
+}
+
+func (l launch) path(name string) string { return l.run + "/" + name }
+
+func socket(id, path string) string {
+	return "socket,id=" + id + ",path=" + path + ",server=on,wait=off"
+}
+
+// screen is standard VGA: the fastest to clone, drawn by every guest, and no
+// code of a GPU emulation within a guest's reach.
+func screen(s estate.Screen) string {
+	w, h := cmp.Or(s.Width, 1280), cmp.Or(s.Height, 800)
+	mem := 16 // MiB, a power of two
+	for w*h*4 > mem<<20 {
+		mem *= 2
+	}
+	return fmt.Sprintf("VGA,id=screen,edid=on,xres=%d,yres=%d,vgamem_mb=%d", w, h, mem)
+}
+
+func blockDevice(id, node, serial string) string {
+	return "virtio-blk-pci,id=" + id + ",drive=" + node + ",serial=" + serial
+}
+
+// node is the JSON of a block node.
+type node map[string]any
+
+// fileNode is a file that came to the process as a descriptor.
+func fileNode(name string, fd int, readOnly bool) node {
+	return node{"driver": "file", "node-name": name, "filename": fmt.Sprintf("/dev/fdset/%d", fd),
+		"read-only": readOnly, "auto-read-only": false, "discard": "unmap"}
+}
+
+// formatNode reads the file node of the same name as the format of our record
+// says. It never has a backing file that its header names.
+func formatNode(name string, format estate.DiskFormat, readOnly bool) node {
+	n := node{"driver": string(format), "node-name": name, "file": name + "-file", "read-only": readOnly, "discard": "unmap"}
+	if format == estate.QCOW2 {
+		n["backing"] = nil
+	}
+	return n
+}
+
+// Two words of the command line travel as one string until flatten.
+const gap = "\x00"
+
+func fdset(fd int) string { return fmt.Sprintf("-add-fd%sfd=%d,set=%d", gap, fd, fd) }
+
+func blockdev(n node) string { return "-blockdev" + gap + marshal(n) }
+
+func marshal(n node) string {
+	b, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // strings, booleans and maps of them marshal
+	}
+	return string(b)
+}
+
+func flatten(args []string) []string {
+	return strings.Split(strings.Join(args, gap), gap)
+}

@@ -1,0 +1,111 @@
+package qemu
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/internal/atomicfile"
+)
+
+// What lies in a machine's folder beside its disks.
+const (
+	recordFile = "machine.json"
+	lifeFile   = "life"    // locked by the machine's process for as long as it lives
+	varsFile   = "vars.fd" // the firmware's memory, under UEFI
+	logFile    = "qemu.log"
+)
+
+// Names of folders that are being made or removed. A crash leaves them, Open
+// removes them.
+const (
+	making   = ".new-"
+	removing = ".gone-"
+)
+
+// record is what we know of a machine beyond what its process tells. It is
+// written before anything that a crash must not make us forget.
+type record struct {
+	Def      driver.Definition
+	UID      int
+	Copies   map[string]copied  // private disks by name
+	Starts   int64              // completed power-ons
+	Starting int64              // the number of the power-on begun last
+	Started  time.Time          // of power-on Starting
+	Plugged  map[string]plugged // disks attached since the last power-on
+}
+
+// copied is a private disk.
+type copied struct {
+	File   string // in the machine's folder
+	Format estate.DiskFormat
+	OnBase bool // it holds only what differs from the base
+}
+
+// plugged is a disk attached to the running machine.
+type plugged struct {
+	Disk driver.Disk
+	Slot int
+}
+
+func readRecord(dir string) (record, error) {
+	var r record
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	return r, err
+}
+
+func (r record) write(dir string) error {
+	b, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(dir, recordFile), b, 0o600)
+}
+
+// The life lock is an open-file-description lock (fcntl(2)): the machine's
+// process inherits the description, so the kernel holds the lock until the last
+// of that process is gone. Process numbers are reused; this lock is not.
+
+// lockLife opens and locks the life file. It returns nil where a process has it.
+func lockLife(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lifeFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		f.Close()
+		return nil, nil
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// alive reports whether a process holds the life lock, without taking it.
+func alive(dir string) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lifeFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
+	return lock.Type != unix.F_UNLCK, err
+}
