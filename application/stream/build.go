@@ -67,6 +67,11 @@ func (b *build) run(ctx context.Context, c Config) (string, error) {
 			return "", err
 		}
 	}
+	for _, deb := range debs {
+		if err := settle(ctx, t, filepath.Join(b.apt.cache, "archives", deb)); err != nil {
+			return "", err
+		}
+	}
 	t.keep()
 	b.phase(5, 0)
 	return writeImage(ctx, t, b.spool, b.dir, func(done int64) { b.phase(5, int(99*done/max(1, t.bytes))) })

@@ -29,6 +29,8 @@ type node struct {
 	offset int64  // of a file's content in the spool
 	size   int64
 	origin string // the package that brought it
+
+	priority int // of a link that a script would make; 0 for what a package brought
 }
 
 const (
