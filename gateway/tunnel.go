@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"consort.dev/consort/api"
@@ -163,6 +164,8 @@ func (g *Gateway) reach(ctx context.Context, v *visit) (io.ReadWriteCloser, erro
 // carry runs the session and writes into its status how it goes.
 func (g *Gateway) carry(ctx context.Context, v *visit, viewer, machine io.ReadWriteCloser, secret string) error {
 	began := g.Now()
+	var notes sync.WaitGroup // a slow store must not hold the session up
+	defer notes.Wait()
 	g.note(v, func(s *estate.Session) {
 		s.Status.State, s.Status.Because = estate.SessionOpen, ""
 	})
@@ -171,7 +174,8 @@ func (g *Gateway) carry(ctx context.Context, v *visit, viewer, machine io.ReadWr
 		Report: func(e presentation.Event) {
 			g.Log.Info("gateway: session", "session", v.session.Ref().String(), "event", e.Name, "bytes", e.Bytes, "text", e.Text)
 			if e.Name == driver.FirstFrame {
-				go g.note(v, func(s *estate.Session) { setPhase(s, began, g.Now()) })
+				shown := g.Now()
+				notes.Go(func() { g.note(v, func(s *estate.Session) { setPhase(s, began, shown) }) })
 			}
 		},
 	})
