@@ -155,7 +155,11 @@ func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk
 	if err != nil {
 		return err
 	}
-	if text := diskProblem(disk); text != "" {
+	text := diskProblem(disk)
+	if text == "" && disk.File == nil {
+		text = "only a file can be attached to a running machine"
+	}
+	if text != "" {
 		return h.named(fault.Invalid.Errorf("%s", text), "attach disk %s to machine %s", disk.Name, id)
 	}
 	err = h.act(ctx, actLimit, func(ctx context.Context) error { return p.Attach(ctx, id, disk) }, nil)

@@ -114,9 +114,10 @@ type Displayer interface {
 
 // Hotplugger is implemented by hosts that declare estate.CanHotplug.
 type Hotplugger interface {
-	// Attach adds the disk to a running machine. The same disk attached already
-	// is success; another under its name is fault.Exists. A machine that is off
-	// is fault.Conflict. No free slot is fault.NoCapacity.
+	// Attach adds the disk, which is a File, to a running machine until it is
+	// detached or the machine powered off. The same disk attached already is
+	// success; another under its name is fault.Exists. A machine that is off is
+	// fault.Conflict. No free slot is fault.NoCapacity.
 	Attach(ctx context.Context, id estate.MachineID, disk Disk) error
 
 	// Detach takes the disk out and returns once the guest has let go of it. An
@@ -130,8 +131,10 @@ type Hotplugger interface {
 // Guest is implemented by hosts that declare estate.CanGuest.
 type Guest interface {
 	// Run runs a command in the guest as its administrator and waits for it.
-	// A guest whose agent does not answer is fault.Unavailable. A command that
-	// exits unequal to zero is no error.
+	// A guest whose agent does not answer, as that of a machine that is off, is
+	// fault.Unavailable. A command that exits unequal to zero is no error. An
+	// unknown ID is fault.NotFound. Alone among all methods it acts every time
+	// it is called; fault.OutcomeUnknown says that the command may have run.
 	Run(ctx context.Context, id estate.MachineID, cmd Command) (Output, error)
 }
 
@@ -156,8 +159,9 @@ type Transferer interface {
 	Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error
 
 	// Import replaces the content of the named disk of a machine that is off by
-	// what r yields, which must be exactly the disk's size. A broken import
-	// leaves the old content.
+	// what r yields, which must be exactly the disk's size: anything else is
+	// fault.Invalid. A broken import leaves the old content. A running machine is
+	// fault.Conflict, an unknown disk fault.NotFound, here as with Export.
 	Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/drivertest"
 	"consort.dev/consort/internal/kvmprobe"
 )
 
@@ -138,4 +139,22 @@ func TestAMachineIsDrawnAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("stopped in %v", time.Since(begin))
+}
+
+func TestConformance(t *testing.T) {
+	drivertest.Run(t, func(t *testing.T) drivertest.Bench {
+		cfg := place(t)
+		h := open(t, cfg)
+		return drivertest.Bench{
+			Host: h, Base: base(t, cfg), Raw: bootSector(t), Dir: filepath.Dir(cfg.Dir),
+			Reopen: func() (driver.Host, error) {
+				h.Close()
+				again, err := Open(t.Context(), cfg)
+				if err == nil {
+					t.Cleanup(func() { again.Close() })
+				}
+				return again, err
+			},
+		}
+	})
 }
