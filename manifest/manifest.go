@@ -34,6 +34,7 @@ type Item struct {
 	Resource estate.Resource
 	File     string
 	Line     int
+	doc      *document
 }
 
 // Resources returns the objects alone, in the set's order.
@@ -92,7 +93,7 @@ func (l *Loader) Load(paths ...string) (Set, error) {
 	slices.SortStableFunc(r.docs, func(a, b *document) int { return cmp.Compare(rank(a.object), rank(b.object)) })
 	var s Set
 	for _, d := range r.docs {
-		s.Objects = append(s.Objects, Item{d.object, d.at.file, d.at.line})
+		s.Objects = append(s.Objects, Item{d.object, d.at.file, d.at.line, d})
 	}
 	return s, nil
 }
@@ -182,4 +183,11 @@ func folder(dir string) ([]string, error) {
 		return nil, fault.NotFound.Errorf("%s: no manifests in this folder; they end in .yaml, .yml or .json", dir)
 	}
 	return found, nil
+}
+
+// Error returns the text as an error at the field of the object, or where the
+// field would be.
+func (it Item) Error(path, text string) Error {
+	at := it.doc.placeOf(path)
+	return Error{at.file, at.line, at.column, path, text}
 }

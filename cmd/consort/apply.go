@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/manifest"
+)
+
+func newApply(c *cli) *cobra.Command {
+	var files []string
+	var dryRun, wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|FOLDER|-",
+		Short: "Make the estate as manifests say: all of it, or nothing",
+		Long: `Reads every manifest, checks the whole set and applies it in one step. When
+anything is wrong every mistake is told with file, line and column, and nothing
+is changed. What is not in the set stays as it is.`,
+		Example: `  consort apply -f examples/first-desktop
+  consort apply -f desktop.yaml --dry-run
+  consort get desktop ana-office -o yaml | consort apply -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			set, result, err := c.apply(cmd.Context(), files, dryRun)
+			if err != nil {
+				return err
+			}
+			c.changes(result, dryRun)
+			if wait && !dryRun {
+				return c.settle(cmd.Context(), set, timeout)
+			}
+			return nil
+		},
+	}
+	c.projectFlag(cmd)
+	c.fileFlag(cmd, &files)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and compare only")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything applied is ready, telling what is waited for")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Minute, "how long --wait waits")
+	return cmd
+}
+
+func newDiff(c *cli) *cobra.Command {
+	var files []string
+	cmd := &cobra.Command{
+		Use:   "diff -f FILE|FOLDER|-",
+		Short: "Say what apply would change",
+		Example: `  consort diff -f examples/first-desktop
+  consort diff -f desktop.yaml && echo nothing to do`,
+		Long: "Says what apply would change, field by field, and changes nothing. The exit\nstatus is 0 when nothing would change and 1 otherwise.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, result, err := c.apply(cmd.Context(), files, true)
+			if err != nil {
+				return err
+			}
+			c.changes(result, true)
+			if n := changed(result); n > 0 {
+				return fmt.Errorf("%s would change", count(n, "object"))
+			}
+			return nil
+		},
+	}
+	c.projectFlag(cmd)
+	c.fileFlag(cmd, &files)
+	return cmd
+}
+
+func (c *cli) fileFlag(cmd *cobra.Command, files *[]string) {
+	cmd.Flags().StringArrayVarP(files, "filename", "f", nil, "manifest, folder of manifests, or - for the input; may be given several times")
+	_ = cmd.MarkFlagRequired("filename")
+}
+
+// load reads manifests; they may refer to what the plane has.
+func (c *cli) load(ctx context.Context, files []string) (manifest.Set, error) {
+	client, err := c.plane()
+	if err != nil {
+		return manifest.Set{}, err
+	}
+	l := manifest.Loader{Stdin: c.in, Project: c.project, Known: func(kind estate.Kind, project string) ([]string, error) {
+		rs, _, err := client.ListKind(ctx, kind, api.Filter{Project: project})
+		if err != nil {
+			return nil, err
+		}
+		names := make([]string, len(rs))
+		for i, r := range rs {
+			names[i] = r.Header().Metadata.Name
+		}
+		return names, nil
+	}}
+	return l.Load(files...)
+}
+
+func (c *cli) apply(ctx context.Context, files []string, dryRun bool) (manifest.Set, *api.ApplyResult, error) {
+	set, err := c.load(ctx, files)
+	if err != nil {
+		return set, nil, err
+	}
+	client, err := c.plane()
+	if err != nil {
+		return set, nil, err
+	}
+	result, err := client.Apply(ctx, set.Resources(), dryRun)
+	return set, result, inFiles(set, err)
+}
+
+var objectPath = regexp.MustCompile(`^objects\[(\d+)\]\.?(.*)$`)
+
+// inFiles turns the server's complaints about objects of a set into errors at
+// their places in the files.
+func inFiles(set manifest.Set, err error) error {
+	var p *api.Problem
+	if !errors.As(err, &p) || len(p.Problems) == 0 {
+		return err
+	}
+	var es manifest.Errors
+	for _, q := range p.Problems {
+		m := objectPath.FindStringSubmatch(q.Path)
+		if m == nil {
+			return err
+		}
+		i, e := strconv.Atoi(m[1])
+		if e != nil || i >= len(set.Objects) {
+			return err
+		}
+		es = append(es, set.Objects[i].Error(m[2], q.Text))
+	}
+	return es
+}
+
+func changed(r *api.ApplyResult) int {
+	n := 0
+	for _, a := range r.Results {
+		if a.Change != api.Unchanged {
+			n++
+		}
+	}
+	return n
+}
+
+// changes tells what became of each object.
+func (c *cli) changes(r *api.ApplyResult, dryRun bool) {
+	would := ""
+	if dryRun {
+		would = "would be "
+	}
+	unchanged := 0
+	for _, a := range r.Results {
+		if a.Change == api.Unchanged {
+			unchanged++
+			continue
+		}
+		fmt.Fprintf(c.out, "%s %s%s\n", a.Ref, would, a.Change)
+		if a.Change == api.Changed {
+			for _, d := range a.Diff {
+				fmt.Fprintf(c.out, "  %s: %s\n", d.Path, difference(d))
+			}
+		}
+	}
+	if unchanged > 0 {
+		fmt.Fprintf(c.out, "%s unchanged\n", count(unchanged, "object"))
+	}
+}
+
+func difference(d api.Difference) string {
+	was, is := value(d.Was), value(d.Is)
+	switch {
+	case d.Was == nil:
+		return is + " is added"
+	case d.Is == nil:
+		return was + " is removed"
+	}
+	return was + " becomes " + is
+}
+
+// value writes a JSON value for people: short text without quotes.
+func value(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		s = string(raw)
+	}
+	if r := []rune(strings.ReplaceAll(s, "\n", " ")); len(r) > 60 {
+		return string(r[:57]) + "..."
+	}
+	if s == "" {
+		return `""`
+	}
+	return s
+}
+
+// settle waits until what was applied is ready, telling each new sentence of
+// what is being waited for.
+func (c *cli) settle(ctx context.Context, set manifest.Set, timeout time.Duration) error {
+	client, err := c.plane()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	open := map[estate.Ref]bool{}
+	var kinds []estate.Kind
+	for _, r := range set.Resources() {
+		if slow(r) {
+			open[r.Header().Ref()] = true
+			if k := r.Header().Kind; !slices.Contains(kinds, k) {
+				kinds = append(kinds, k)
+			}
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	said := map[estate.Ref]string{}
+	for e := range client.WatchKinds(ctx, "", kinds...) {
+		switch {
+		case e.Type == api.Ended:
+			return e.Err
+		case e.Type != api.Is || !open[e.Object.Header().Ref()]:
+			continue
+		}
+		ref := e.Object.Header().Ref()
+		ready := e.Object.Progress().Is(estate.Ready)
+		if text := progress(e.Object); text != said[ref] && !ready {
+			said[ref] = text
+			fmt.Fprintf(c.err, "%s: %s\n", ref, text)
+		}
+		if !ready {
+			continue
+		}
+		fmt.Fprintf(c.err, "%s: ready\n", ref)
+		if delete(open, ref); len(open) == 0 {
+			return nil
+		}
+	}
+	var left []string
+	for ref := range open {
+		left = append(left, ref.String())
+	}
+	slices.Sort(left)
+	return fmt.Errorf("not ready: %s; 'consort describe' says why", strings.Join(left, ", "))
+}
+
+// slow reports whether objects of the kind become ready in their own time.
+func slow(r estate.Resource) bool {
+	switch r.(type) {
+	case *estate.Image, *estate.Application, *estate.Blueprint:
+		return true
+	}
+	return false
+}

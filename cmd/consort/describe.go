@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/compose"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/manifest"
+)
+
+func newDescribe(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "describe KIND NAME",
+		Short: "Tell how an object is, why, and what happened to it",
+		Example: `  consort describe desktop ana-office
+  consort describe image/debian-12-desktop`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: c.completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			refs, err := c.refs(args)
+			if err != nil {
+				return err
+			}
+			if len(refs) != 1 {
+				return usage{errors.New("name one object, as: consort describe desktop ana-office")}
+			}
+			return c.describe(cmd.Context(), refs[0])
+		},
+	}
+	c.projectFlag(cmd)
+	return cmd
+}
+
+func (c *cli) describe(ctx context.Context, ref estate.Ref) error {
+	client, err := c.plane()
+	if err != nil {
+		return err
+	}
+	r, err := client.Load(ctx, ref)
+	if err != nil {
+		return c.absent(ctx, client, ref, err)
+	}
+	title := string(ref.Kind) + " " + ref.Name
+	if ref.Project != "" {
+		title += " in project " + ref.Project
+	}
+	fmt.Fprintf(c.out, "%s\n  %s\n", title, progress(r))
+	if d := r.Header().Metadata.Deleting; !d.IsZero() {
+		fmt.Fprintf(c.out, "  It is being deleted since %s; still to clean up: %s.\n", clock(d), strings.Join(r.Header().Metadata.Finalizers, ", "))
+	}
+	for _, cond := range r.Progress().Conditions {
+		fmt.Fprintf(c.out, "  %s\n", conditionText(cond))
+	}
+	if err := c.particulars(r); err != nil {
+		return err
+	}
+	if err := c.section("Wanted", reflect.ValueOf(r).Elem().FieldByName("Spec").Interface()); err != nil {
+		return err
+	}
+	return c.events(ctx, client, ref)
+}
+
+func conditionText(c estate.Condition) string {
+	is := map[string]string{estate.True: "yes", estate.False: "no"}[c.Status]
+	text := c.Type + ": " + orElse(is, "not known")
+	if !c.Since.IsZero() {
+		text += " since " + clock(c.Since)
+	}
+	if c.Text != "" {
+		text += ", " + c.Text
+	}
+	return text
+}
+
+// particulars tells what only some kinds have.
+func (c *cli) particulars(r estate.Resource) error {
+	switch r := r.(type) {
+	case *estate.Desktop:
+		return c.plans(&r.Status)
+	case *estate.Session:
+		c.phases(r.Status.Phases)
+	case *estate.Hypervisor:
+		return c.capabilities(&r.Status)
+	case *estate.Application:
+		var rows [][]string
+		for _, l := range r.Status.Layers {
+			state := orElse(l.Text, amount(l.Size))
+			if l.Work != nil {
+				state = fmt.Sprintf("%s (%d of %d), %d%%", l.Work.Phase, l.Work.Step, l.Work.Steps, l.Work.Percent)
+			}
+			rows = append(rows, []string{"  " + l.Version, l.Image.Short(), l.Digest.Short(), state})
+		}
+		if len(rows) > 0 {
+			fmt.Fprintln(c.out, "\nLayers")
+			return c.rows(append([][]string{{"VERSION", "IMAGE", "DIGEST", "STATE"}}, rows...))
+		}
+	case *estate.Image:
+		if r.Status.Digest != "" {
+			return c.section("Guest", r.Status.Guest)
+		}
+	case *estate.Machine:
+		var rows [][]string
+		for _, l := range r.Status.Layers {
+			rows = append(rows, []string{l.Application, l.Digest.Short(), map[bool]string{true: "attached", false: "not attached"}[l.Attached], l.Text})
+		}
+		if len(rows) > 0 {
+			fmt.Fprintln(c.out, "\nLayers")
+			return c.rows(rows)
+		}
+	}
+	return nil
+}
+
+// plans tells the composition that runs, and how the next one differs.
+func (c *cli) plans(s *estate.DesktopStatus) error {
+	if s.Plan != nil {
+		if err := c.section("Plan", s.Plan); err != nil {
+			return err
+		}
+	}
+	if s.Plan != nil && s.Next != nil {
+		fmt.Fprintln(c.out, "\nChanges to come")
+		for _, ch := range compose.Diff(*s.Plan, *s.Next) {
+			fmt.Fprintf(c.out, "  %s\n", ch)
+		}
+	}
+	return nil
+}
+
+func (c *cli) phases(all []estate.Phase) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintln(c.out, "\nPhases")
+	for _, p := range all {
+		took := "not begun"
+		switch {
+		case !p.Ended.IsZero():
+			took = seconds(p.Ended.Sub(p.Began))
+		case !p.Began.IsZero():
+			took = "since " + clock(p.Began)
+		}
+		fmt.Fprintf(c.out, "  %-14s %s\n", p.Name, strings.TrimSpace(took+"  "+p.Text))
+	}
+}
+
+func (c *cli) capabilities(s *estate.HypervisorStatus) error {
+	if len(s.Capabilities) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.out, "\nWhat it can do")
+	rows := [][]string{{"CAPABILITY", "HAS", "EVIDENCE", "DETAIL"}}
+	for _, r := range s.Capabilities {
+		rows = append(rows, []string{string(r.Name), orElse(yes(r.Has), "no"), string(r.Evidence), orElse(r.Value, r.Reason)})
+	}
+	return c.rows(rows)
+}
+
+func (c *cli) rows(rows [][]string) error {
+	w := &indented{to: c.out, start: true}
+	return writeRows(w, rows)
+}
+
+// section writes a part of an object as YAML under a title.
+func (c *cli) section(title string, v any) error {
+	text, err := manifest.MarshalValue(v)
+	if err != nil || string(text) == "{}\n" {
+		return err
+	}
+	fmt.Fprintf(c.out, "\n%s\n", title)
+	_, err = (&indented{to: c.out, start: true}).Write(text)
+	return err
+}
+
+func (c *cli) events(ctx context.Context, client *api.Client, ref estate.Ref) error {
+	all, _, err := api.List[estate.Event](ctx, client, api.Filter{Project: ref.Project})
+	if err != nil {
+		return nil // who may see an object need not see events
+	}
+	all = slices.DeleteFunc(all, func(e *estate.Event) bool { return e.Spec.On != ref })
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b *estate.Event) int { return a.Spec.At.Compare(b.Spec.At) })
+	fmt.Fprintln(c.out, "\nWhat happened")
+	for _, e := range all[max(0, len(all)-20):] {
+		mark := " "
+		if e.Spec.Bad {
+			mark = "!"
+		}
+		fmt.Fprintf(c.out, "%s %s  %s (%s)\n", mark, clock(e.Spec.At), e.Spec.Text, e.Spec.By)
+	}
+	return nil
+}
+
+// progress is how an object is, in one sentence.
+func progress(r estate.Resource) string {
+	p := r.Progress()
+	if p.Waiting != "" {
+		return orElse(state(r), "waiting") + ": " + p.Waiting
+	}
+	if s := state(r); s != "" {
+		return s
+	}
+	switch ready := p.Get(estate.Ready); {
+	case ready.Status == estate.True:
+		return "ready"
+	case ready.Status == estate.False:
+		return "not ready: " + orElse(ready.Text, orElse(ready.Reason, "nobody says why"))
+	}
+	return "there"
+}
+
+// state is the word for how far an object has come, for kinds that have one.
+func state(r estate.Resource) string {
+	switch r := r.(type) {
+	case *estate.Desktop:
+		return string(r.Status.State)
+	case *estate.Session:
+		return strings.TrimSuffix(string(r.Status.State)+", "+r.Status.Because, ", ")
+	case *estate.Hypervisor:
+		return orElse(string(r.Status.State), "not joined")
+	case *estate.Machine:
+		if r.Status.Power != "" {
+			return "power " + string(r.Status.Power)
+		}
+	case *estate.Image:
+		return imageState(r)
+	case *estate.Application:
+		return applicationState(r)
+	case *estate.Event:
+		return r.Spec.On.String() + ": " + r.Spec.Text
+	}
+	return ""
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// indented puts two blanks before every line.
+type indented struct {
+	to interface {
+		Write([]byte) (int, error)
+	}
+	start bool
+}
+
+func (i *indented) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		if i.start {
+			line = "  " + line
+		}
+		i.start = strings.HasSuffix(line, "\n")
+		if _, err := i.to.Write([]byte(line)); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/manifest"
+)
+
+func writeSchemas(dir string) error {
+	all, err := manifest.Schemas()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fault.Unavailable.Errorf("write schemas: %w", err)
+	}
+	for name, text := range all {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return fault.Unavailable.Errorf("write schemas: %w", err)
+		}
+	}
+	return nil
+}
+
+func newSignIn(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "sign-in",
+		Short:   "Let people sign in",
+		Example: "  consort sign-in code ana",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	code := &cobra.Command{
+		Use:   "code PERSON",
+		Short: "Make a code with which a person signs in once, within ten minutes",
+		Long: `Makes a code with which a person signs in once, within ten minutes. Only
+administrators may. Hand it over yourself; it goes behind the portal's address:
+
+  https://portal.example/#code=CODE`,
+		Example: "  consort sign-in code ana",
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return c.completeNames(cmd, "persons"), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.plane()
+			if err != nil {
+				return err
+			}
+			var made struct {
+				Code    string    `json:"code"`
+				Expires time.Time `json:"expires"`
+			}
+			ask := struct {
+				Person string `json:"person"`
+			}{args[0]}
+			if err := client.Post(cmd.Context(), api.SignInPath+"codes", ask, &made); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "#code=%s\n", made.Code)
+			fmt.Fprintf(c.err, "Put it behind the portal's address. It works once, until %s.\n", clock(made.Expires))
+			return nil
+		},
+	}
+	cmd.AddCommand(code)
+	return cmd
+}
+
+func newVersion(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Say which build this is",
+		Example: "  consort version",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			version, revision := "development", ""
+			if info, ok := debug.ReadBuildInfo(); ok {
+				if v := info.Main.Version; v != "" && v != "(devel)" {
+					version = v
+				}
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						revision = " " + s.Value[:min(12, len(s.Value))]
+					}
+				}
+			}
+			fmt.Fprintf(c.out, "consort %s%s %s/%s %s\n", version, revision, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return nil
+		},
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
