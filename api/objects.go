@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -228,7 +230,7 @@ func modify[T any](ctx context.Context, c *Client, ref estate.Ref, change func(*
 		if fault.KindOf(err) != fault.Conflict || err == nil || try >= 20 {
 			return t, err
 		}
-		if !sleep(ctx, backoff(min(try, 3)-1, 0)) {
+		if !sleep(ctx, rand.N(5*time.Millisecond)) {
 			return nil, ctx.Err()
 		}
 	}

@@ -164,10 +164,14 @@ func (d describer) objectOperation(op *huma.Operation, r route) bool {
 	case r.method == http.MethodDelete:
 		op.Summary = "Delete " + what + "."
 		op.Responses["200"] = answer("It is gone, or will be once everything of it is cleaned up.", d.of(api.Empty{}))
+	case r.id == "letGo"+one:
+		op.Summary = "Say that a finalizer's owner has cleaned up after " + what + "."
+		op.RequestBody = body("application/json", d.of(api.LetGoRequest{}))
+		op.Responses["200"] = answer("The object goes with its last finalizer.", d.of(api.Empty{}))
 	default:
 		return false
 	}
-	if r.method != http.MethodGet {
+	if r.method != http.MethodGet && r.method != http.MethodPost {
 		op.Parameters = append(op.Parameters, query("dryRun", "true to check and answer without writing."), header("If-Match", "Only if the object has this version."))
 		if r.method == http.MethodPut && !status {
 			op.Parameters = append(op.Parameters, header("If-None-Match", "* to create, never to replace."))

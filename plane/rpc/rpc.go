@@ -168,6 +168,7 @@ func (s *Server) routes() []route {
 			route{id: "delete" + one, method: "DELETE", path: at, kind: k, serve: (*call).remove},
 			route{id: "put" + one + "Status", method: "PUT", path: at + "/status", kind: k, serve: (*call).putStatus},
 			route{id: "patch" + one + "Status", method: "PATCH", path: at + "/status", kind: k, serve: (*call).patchStatus},
+			route{id: "letGo" + one, method: "POST", path: at + "/let-go", kind: k, serve: (*call).letGo},
 		)
 	}
 	desktop, _ := estate.KindNamed("Desktop")

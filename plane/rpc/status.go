@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"net/http"
+	"slices"
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
@@ -75,6 +76,39 @@ func (c *call) changeStatus(next func(stored estate.Resource) (estate.Resource, 
 			return c.replyObject(http.StatusOK, r)
 		}
 		if fault.KindOf(err) != fault.Conflict || want.version != 0 || try >= 20 {
+			return err
+		}
+	}
+}
+
+// letGo takes a finalizer from an object, which goes with its last one.
+func (c *call) letGo() error {
+	var req api.LetGoRequest
+	if err := c.message(&req); err != nil {
+		return err
+	}
+	ref := c.ref()
+	if err := c.allow("status", ref); err != nil {
+		return err
+	}
+	if req.Finalizer == "" {
+		return invalid(ref.String(), []estate.Problem{{Path: "finalizer", Text: "say whose finalizer goes"}})
+	}
+	if !c.caller.Admin && req.Finalizer != api.AgentFinalizer {
+		return fault.Denied.Errorf("let go of %s: %s is not yours to take away", ref, req.Finalizer)
+	}
+	for try := 0; ; try++ {
+		r, err := c.Store.Load(c.r.Context(), ref)
+		if err != nil {
+			return err
+		}
+		m := &r.Header().Metadata
+		m.Finalizers = slices.DeleteFunc(m.Finalizers, func(f string) bool { return f == req.Finalizer })
+		err = c.Store.Update(c.r.Context(), r)
+		if err == nil {
+			return c.reply(http.StatusOK, api.Empty{})
+		}
+		if fault.KindOf(err) != fault.Conflict || try >= 20 {
 			return err
 		}
 	}
