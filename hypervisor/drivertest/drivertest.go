@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -267,7 +268,7 @@ func isKind(err error, want fault.Kind) error {
 func ability[T any](b Bench) (T, error) {
 	t, ok := driver.As[T](b.Host)
 	if !ok {
-		return t, fmt.Errorf("the host is no %T", *new(T))
+		return t, fmt.Errorf("the host is no %v", reflect.TypeFor[T]())
 	}
 	return t, nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 
@@ -126,7 +127,7 @@ func (h *host) Delete(ctx context.Context, id estate.MachineID) error {
 func ability[T any](ctx context.Context, h *host, call func(T) error) error {
 	t, ok := driver.As[T](h.inner)
 	if !ok {
-		return fault.Unsupported.Errorf("the driver inside is no %T", *new(T))
+		return fault.Unsupported.Errorf("the driver inside is no %v", reflect.TypeFor[T]())
 	}
 	return h.do(ctx, func() error { return call(t) })
 }
