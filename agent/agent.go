@@ -1,0 +1,280 @@
+// Package agent does on one host what the plane wants: it is a client of the
+// API that drives machines, images and applications through the layers. It may
+// be killed at any moment; machines go on, and the next agent takes them over.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"consort.dev/consort/agent/network"
+	"consort.dev/consort/api"
+	"consort.dev/consort/application"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor"
+	"consort.dev/consort/image"
+)
+
+// Options are the parts an agent is made of.
+type Options struct {
+	Hypervisor   string // name of the Hypervisor object it speaks for
+	Provider     string // the provider's name, for that object
+	Labels       map[string]string
+	Dir          string // records and volumes
+	Plane        *api.Client
+	Host         *hypervisor.Host
+	Applications map[string]*application.Provider // by delivery
+	Images       *image.Store
+	Work         string        // scratch space for builds
+	Network      *network.Host // nil when this host makes no networks
+	NoNetwork    string        // why Network is nil, one sentence
+	Now          func() time.Time
+	Log          *slog.Logger
+}
+
+// Agent is one host's agent.
+type Agent struct {
+	Options
+	records *records
+	volumes *volumes
+	content *content
+
+	mu       sync.Mutex
+	machines map[estate.MachineID]*keeper
+	volumeOf map[string]*estate.Volume // by project/name
+	networks map[string]*estate.Network
+}
+
+// finalizer holds an object until its agent has cleaned up after it.
+const finalizer = "agent"
+
+// How often the agent tells that it lives, well within the lease.
+const aliveEvery = 3 * time.Second
+
+// New returns an agent with what an earlier one left behind.
+func New(o Options) (*Agent, error) {
+	a := &Agent{
+		Options: o, machines: map[estate.MachineID]*keeper{}, volumeOf: map[string]*estate.Volume{},
+		networks: map[string]*estate.Network{},
+	}
+	var err error
+	if a.records, err = openRecords(filepath.Join(o.Dir, "records")); err != nil {
+		return nil, err
+	}
+	if a.volumes, err = openVolumes(filepath.Join(o.Dir, "volumes")); err != nil {
+		return nil, err
+	}
+	a.content = newContent(a)
+	return a, nil
+}
+
+// Run keeps the host as the plane wants it until ctx ends. Machines go on.
+func (a *Agent) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { a.stayJoined(ctx) })
+	wg.Go(func() { a.content.run(ctx) })
+	wg.Go(func() { a.answer(ctx, &wg) })
+	a.follow(ctx, &wg)
+	return ctx.Err()
+}
+
+// stayJoined joins, and keeps telling that it lives.
+func (a *Agent) stayJoined(ctx context.Context) {
+	lease := ""
+	for ctx.Err() == nil {
+		var err error
+		if lease == "" {
+			lease, err = a.join(ctx)
+		} else if err = a.Plane.Alive(ctx, a.Hypervisor, lease); err != nil {
+			lease = ""
+		}
+		if err != nil && ctx.Err() == nil {
+			a.Log.Warn("keep in touch with the plane", "error", err)
+		}
+		pause(ctx, aliveEvery)
+	}
+}
+
+// join takes the lease and describes the host as it is now.
+func (a *Agent) join(ctx context.Context) (lease string, err error) {
+	h := &estate.Hypervisor{
+		Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Hypervisor", Metadata: estate.Metadata{Name: a.Hypervisor, Labels: a.Labels}},
+		Spec: estate.HypervisorSpec{Provider: a.Provider},
+	}
+	old, err := api.Get[estate.Hypervisor](ctx, a.Plane, "", a.Hypervisor)
+	switch {
+	case fault.KindOf(err) == fault.NotFound && err != nil:
+		if err := a.Plane.Put(ctx, h, api.Write{}); err != nil {
+			return "", err
+		}
+	case err != nil:
+		return "", err
+	case old.Spec.Provider != a.Provider:
+		return "", fault.Conflict.Errorf("hypervisor %s is driven by %s, not by %s: join under another name", a.Hypervisor, old.Spec.Provider, a.Provider)
+	}
+	reply, err := a.Plane.Join(ctx, a.Hypervisor)
+	if err != nil {
+		return "", err
+	}
+	status, err := a.describe(ctx)
+	if err != nil {
+		return "", err
+	}
+	_, err = api.ModifyStatus(ctx, a.Plane, "", a.Hypervisor, func(h *estate.Hypervisor) error {
+		status.Progress, status.State = h.Status.Progress, estate.HypervisorReady
+		if h.Spec.Drain {
+			status.State = estate.HypervisorDraining
+		}
+		status.Set(estate.Condition{Type: estate.Ready, Status: estate.True, Text: "its agent answers", Since: a.Now()})
+		h.Status = status
+		return nil
+	})
+	a.Log.Info("joined the plane", "hypervisor", a.Hypervisor)
+	return reply.Lease, err
+}
+
+// describe returns the host's status as it is now.
+func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err error) {
+	desc, err := a.Host.Describe(ctx)
+	if err != nil {
+		return s, err
+	}
+	held, err := a.Host.List(ctx)
+	if err != nil {
+		return s, err
+	}
+	s = estate.HypervisorStatus{
+		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, Capacity: desc.Capacity, Free: desc.Capacity,
+		Capabilities: append(slices.Clone(desc.Capabilities), a.networkReport()), Seen: a.Now(),
+	}
+	for _, m := range held {
+		s.Free.Memory = max(0, s.Free.Memory-m.Def.Memory)
+	}
+	return s, nil
+}
+
+func (a *Agent) networkReport() estate.CapabilityReport {
+	return estate.CapabilityReport{Name: estate.CanNetwork, Has: a.Network != nil, Reason: a.NoNetwork, Evidence: estate.Declared}
+}
+
+// follow hands every change to whom it concerns.
+func (a *Agent) follow(ctx context.Context, wg *sync.WaitGroup) {
+	for e := range a.Plane.WatchKinds(ctx, "", "Network", "Volume", "Image", "Application", "Machine") {
+		if e.Type != api.Is && e.Type != api.Gone {
+			if e.Err != nil && ctx.Err() == nil {
+				a.Log.Warn("follow the plane", "error", e.Err)
+			}
+			continue
+		}
+		gone := e.Type == api.Gone
+		switch r := e.Object.(type) {
+		case *estate.Machine:
+			a.sawMachine(ctx, wg, r, gone)
+		case *estate.Volume:
+			a.sawVolume(ctx, r, gone)
+		case *estate.Network:
+			a.sawNetwork(ctx, r, gone)
+		case *estate.Application:
+			a.content.sawApplication(r, gone)
+		case *estate.Image:
+			a.content.sawImage(r, gone)
+		}
+	}
+}
+
+// sawNetwork remembers the network; it is made when a machine joins it.
+func (a *Agent) sawNetwork(ctx context.Context, n *estate.Network, gone bool) {
+	a.remember(func() { put(a.networks, &n.Head, n, gone) })
+	if !gone || a.Network == nil {
+		return
+	}
+	if err := a.Network.Remove(ctx, n.Metadata.Project, n.Metadata.Name); err != nil {
+		a.Log.Warn("remove network", "network", n.Metadata.Name, "error", err)
+	}
+}
+
+func (a *Agent) remember(change func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change()
+}
+
+func put[T any](m map[string]T, h *estate.Head, v T, deleted bool) {
+	key := h.Metadata.Project + "/" + h.Metadata.Name
+	if deleted {
+		delete(m, key)
+		return
+	}
+	m[key] = v
+}
+
+// sawVolume remembers the volume, and destroys its data when it goes.
+func (a *Agent) sawVolume(ctx context.Context, v *estate.Volume, deleted bool) {
+	a.remember(func() { put(a.volumeOf, &v.Head, v, deleted) })
+	mine := v.Status.Hypervisor == a.Hypervisor || v.Status.Hypervisor == ""
+	if deleted || v.Metadata.Deleting.IsZero() || !mine || v.Spec.Holder != "" {
+		return
+	}
+	err := a.volumes.remove(v)
+	if err == nil {
+		err = a.Plane.LetGo(ctx, v.Ref(), finalizer)
+	}
+	if err != nil {
+		a.Log.Warn("destroy volume", "volume", v.Metadata.Name, "error", err)
+	}
+}
+
+// sawMachine hands the machine to its keeper, making one on first sight of a
+// machine that is this host's business.
+func (a *Agent) sawMachine(ctx context.Context, wg *sync.WaitGroup, m *estate.Machine, deleted bool) {
+	id := estate.MachineID(m.Metadata.UID)
+	_, known := a.records.get(id)
+	if m.Spec.Hypervisor != a.Hypervisor && !known {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := a.machines[id]
+	if k == nil {
+		if deleted {
+			return
+		}
+		k = &keeper{agent: a, id: id, wake: make(chan struct{}, 1)}
+		a.machines[id] = k
+		wg.Go(func() { k.run(ctx) })
+	}
+	k.see(m, deleted)
+}
+
+// running returns the keeper of a machine this host has.
+func (a *Agent) running(id estate.MachineID) (*keeper, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k, ok := a.machines[id]
+	return k, ok
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// problem returns err's text for a status: what a person can act on.
+func problem(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return ""
+	}
+	return fmt.Sprint(err)
+}

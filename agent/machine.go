@@ -1,0 +1,349 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"consort.dev/consort/agent/network"
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor/driver"
+)
+
+// keeper keeps one machine as it is wanted: one step at a time, each of which
+// may be repeated.
+type keeper struct {
+	agent *Agent
+	id    estate.MachineID
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	want    *estate.Machine // the newest seen
+	deleted bool
+
+	reported estate.MachineStatus // what the plane was told last
+	guest    estate.GuestStatus
+	layers   []estate.LayerState
+	asked    time.Time // when the guest was last asked
+}
+
+const (
+	// lookEvery is how often a machine is looked at when nothing changes.
+	lookEvery = 5 * time.Second
+	// bootLook is how often a booting guest is asked; each question is written
+	// to the guest's journal, so not more often.
+	bootLook = 400 * time.Millisecond
+	// guestLook is how often a running guest is asked.
+	guestLook = 30 * time.Second
+	// stopGrace is what a guest gets to shut down by itself.
+	stopGrace = 45 * time.Second
+)
+
+func (k *keeper) see(m *estate.Machine, deleted bool) {
+	k.mu.Lock()
+	if k.want == nil || m.Metadata.Version >= k.want.Metadata.Version {
+		k.want, k.deleted = m, deleted
+	}
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) latest() (m *estate.Machine, deleted bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.want, k.deleted
+}
+
+// run takes steps until the machine is no longer this host's business.
+func (k *keeper) run(ctx context.Context) {
+	var failures int
+	for ctx.Err() == nil {
+		m, deleted := k.latest()
+		if deleted {
+			break
+		}
+		next, err := k.step(ctx, m)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errGone):
+			k.leave()
+			return
+		case err != nil:
+			k.agent.Log.Warn("keep machine", "machine", m.Metadata.Name, "error", err)
+			k.tell(ctx, m, func(s *estate.MachineStatus) { s.Waiting = problem(err) })
+			failures++
+			next = min(200*time.Millisecond<<min(failures, 6), lookEvery)
+		default:
+			failures = 0
+		}
+		select {
+		case <-k.wake:
+		case <-time.After(next):
+		case <-ctx.Done():
+		}
+	}
+	k.leave()
+}
+
+func (k *keeper) leave() {
+	k.agent.remember(func() { delete(k.agent.machines, k.id) })
+}
+
+var errGone = errors.New("the machine is no longer here")
+
+// step brings the machine nearer to what is wanted and says when to look again.
+func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, error) {
+	a := k.agent
+	if old, known := a.records.get(k.id); m.Spec.Hypervisor != a.Hypervisor {
+		if !known || m.Spec.Epoch <= old.Epoch {
+			return 0, errGone
+		}
+		// It was placed elsewhere since: what is here is a leftover.
+		return 0, k.destroy(ctx, m)
+	}
+	if err := a.records.see(record{k.id, m.Metadata.Project, m.Metadata.Name, m.Spec.Epoch}); err != nil {
+		return lookEvery, err
+	}
+	if !m.Metadata.Deleting.IsZero() {
+		if err := k.destroy(ctx, m); !errors.Is(err, errGone) {
+			return 0, err
+		}
+		if err := a.Plane.LetGo(ctx, m.Ref(), finalizer); err != nil {
+			return 0, err
+		}
+		return 0, errGone
+	}
+	have, err := k.define(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	if have, err = k.power(ctx, m, have); err != nil {
+		return 0, err
+	}
+	next := k.lookInside(ctx, m, have)
+	return next, k.observe(ctx, m, have)
+}
+
+// destroy removes everything of the machine from this host; it ends with errGone.
+func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
+	a := k.agent
+	if err := a.Host.Delete(ctx, k.id); err != nil {
+		return err
+	}
+	if a.Network != nil {
+		if err := a.Network.Leave(ctx, k.id); err != nil {
+			return err
+		}
+	}
+	if err := a.records.forget(k.id); err != nil {
+		return err
+	}
+	a.Log.Info("machine is gone", "machine", m.Metadata.Name)
+	return errGone
+}
+
+// define makes the machine unless it is there.
+func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine, error) {
+	a := k.agent
+	have, err := a.Host.Get(ctx, k.id)
+	switch {
+	case err != nil && !errors.Is(err, fault.NotFound):
+		return have, err
+	case m.Spec.Power == estate.Off && err != nil:
+		return driver.Machine{ID: k.id, Power: estate.Off}, nil // made when it is first wanted on
+	case m.Spec.Power == estate.Off || err == nil && have.Power != estate.Off:
+		return have, nil // what runs is left alone
+	}
+	def, err := k.definition(ctx, m)
+	if err != nil {
+		return have, err
+	}
+	if err := a.Host.Define(ctx, def); err != nil {
+		return have, err
+	}
+	return a.Host.Get(ctx, k.id)
+}
+
+// definition works out what the machine is made of on this host.
+func (k *keeper) definition(ctx context.Context, m *estate.Machine) (driver.Definition, error) {
+	hw := m.Spec.Hardware
+	def := driver.Definition{
+		ID: k.id, Name: m.Metadata.Name, CPUs: hw.CPUs, Memory: hw.Memory, Firmware: hw.Firmware, Screen: hw.Screen,
+	}
+	for _, d := range hw.Disks {
+		disk, err := k.disk(ctx, m, d)
+		if err != nil {
+			return def, err
+		}
+		def.Disks = append(def.Disks, disk)
+	}
+	for i, n := range hw.NICs {
+		port, err := k.port(ctx, m, n.Network, i)
+		if err != nil {
+			return def, err
+		}
+		def.NICs = append(def.NICs, driver.NIC{MAC: k.mac(n, i), Netns: port.Netns, Tap: port.Tap})
+	}
+	return def, nil
+}
+
+func (k *keeper) mac(n estate.NIC, i int) string {
+	if n.MAC != "" {
+		return n.MAC
+	}
+	return estate.MACFor(k.id, i)
+}
+
+func (k *keeper) disk(ctx context.Context, m *estate.Machine, d estate.Disk) (driver.Disk, error) {
+	a := k.agent
+	if d.Volume == "" {
+		e, err := a.Images.Get(d.Image)
+		if err != nil {
+			return driver.Disk{}, err
+		}
+		return driver.Disk{
+			Name: d.Name, Size: d.Size,
+			Base: &driver.Content{Path: e.Path, Format: e.Record.Format, Size: e.Record.Size},
+		}, nil
+	}
+	var vol *estate.Volume
+	a.remember(func() { vol = a.volumeOf[m.Metadata.Project+"/"+d.Volume] })
+	switch {
+	case vol == nil:
+		return driver.Disk{}, fault.Unavailable.Errorf("waiting for volume %s", d.Volume)
+	case vol.Spec.Holder != k.id:
+		return driver.Disk{}, fault.Busy.Errorf("volume %s is not this machine's to use", d.Volume)
+	case vol.Status.Hypervisor != "" && vol.Status.Hypervisor != a.Hypervisor:
+		return driver.Disk{}, fault.Conflict.Errorf("volume %s lies on %s", d.Volume, vol.Status.Hypervisor)
+	}
+	c, err := a.volumes.content(ctx, vol)
+	if err != nil {
+		return driver.Disk{}, err
+	}
+	if vol.Status.Hypervisor == "" {
+		_, err := api.ModifyStatus(ctx, a.Plane, m.Metadata.Project, d.Volume, func(v *estate.Volume) error {
+			v.Status.Hypervisor = a.Hypervisor
+			return nil
+		})
+		if err != nil {
+			return driver.Disk{}, err
+		}
+	}
+	return driver.Disk{Name: d.Name, File: c}, nil
+}
+
+// port joins the machine to a network, making the network on first use.
+func (k *keeper) port(ctx context.Context, m *estate.Machine, name string, i int) (port network.Port, err error) {
+	a := k.agent
+	if a.Network == nil {
+		return port, fault.Unsupported.Errorf("no networks on this host: %s", a.NoNetwork)
+	}
+	var n *estate.Network
+	a.remember(func() { n = a.networks[m.Metadata.Project+"/"+name] })
+	if n == nil {
+		return port, fault.Unavailable.Errorf("waiting for network %s", name)
+	}
+	subnet, err := netip.ParsePrefix(n.Spec.Subnet)
+	if err != nil {
+		return port, fault.Invalid.Errorf("network %s: %w", name, err)
+	}
+	if err := a.Network.Ensure(ctx, network.Network{Project: m.Metadata.Project, Name: name, Subnet: subnet, Egress: n.Spec.Egress}); err != nil {
+		return port, err
+	}
+	return a.Network.Join(ctx, m.Metadata.Project, name, k.id, i)
+}
+
+// power turns the machine on or off. An unknown state is left alone.
+func (k *keeper) power(ctx context.Context, m *estate.Machine, have driver.Machine) (driver.Machine, error) {
+	a := k.agent
+	switch {
+	case have.Power == estate.PowerUnknown || have.Power == m.Spec.Power:
+		return have, nil
+	case m.Spec.Power == estate.On:
+		k.forgetGuest()
+		k.tell(ctx, m, func(s *estate.MachineStatus) { s.Power, s.Waiting = estate.Off, "starting the machine" })
+		if err := a.Host.Start(ctx, k.id); err != nil {
+			return have, err
+		}
+		a.Log.Info("machine started", "machine", m.Metadata.Name)
+	default:
+		k.tell(ctx, m, func(s *estate.MachineStatus) { s.Waiting = "waiting for the guest to shut down" })
+		if err := a.Host.Stop(ctx, k.id, stopGrace); err != nil {
+			return have, err
+		}
+		k.forgetGuest()
+		a.Log.Info("machine stopped", "machine", m.Metadata.Name)
+	}
+	return a.Host.Get(ctx, k.id)
+}
+
+func (k *keeper) forgetGuest() {
+	k.guest, k.layers, k.asked = estate.GuestStatus{}, nil, time.Time{}
+}
+
+// observe tells the plane how the machine is.
+func (k *keeper) observe(ctx context.Context, m *estate.Machine, have driver.Machine) error {
+	return k.tell(ctx, m, func(s *estate.MachineStatus) {
+		s.Power, s.Starts, s.Started, s.Waiting = have.Power, have.Starts, have.Started, ""
+		s.Display = ""
+		if can := k.agent.Host.Can(estate.CanDisplay); can.Has && have.Power == estate.On {
+			s.Display = can.Value
+		}
+		s.Guest, s.Layers = k.guest, k.layers
+		if have.Power == estate.PowerUnknown {
+			s.Waiting = "the host cannot tell whether the machine runs; nothing is done until it can"
+		}
+		for _, l := range k.layers {
+			if !l.Attached {
+				s.Waiting = fmt.Sprintf("application %s: %s", l.Application, l.Text)
+			}
+		}
+	})
+}
+
+// tell writes the machine's status when it is not what the plane knows.
+func (k *keeper) tell(ctx context.Context, m *estate.Machine, change func(*estate.MachineStatus)) error {
+	s := m.Status
+	if k.reported.Hypervisor != "" {
+		s = k.reported
+	}
+	s.Progress.Conditions = slices.Clone(s.Progress.Conditions)
+	change(&s)
+	s.Hypervisor, s.Epoch, s.Observed = k.agent.Hypervisor, m.Spec.Epoch, m.Metadata.Generation
+	ready := estate.Condition{Type: estate.Ready, Status: estate.False, Text: s.Waiting, Since: k.agent.Now()}
+	if s.Power == m.Spec.Power && s.Waiting == "" {
+		ready.Status = estate.True
+	}
+	s.Set(ready)
+	if equalStatus(s, k.reported) {
+		return nil
+	}
+	_, err := api.ModifyStatus(ctx, k.agent.Plane, m.Metadata.Project, m.Metadata.Name, func(now *estate.Machine) error {
+		if now.Metadata.UID != string(k.id) || now.Spec.Epoch > s.Epoch {
+			return fault.Stale.Errorf("machine %s was placed anew", m.Metadata.Name)
+		}
+		now.Status = s
+		return nil
+	})
+	if err == nil {
+		k.reported = s
+	}
+	return err
+}
+
+func equalStatus(a, b estate.MachineStatus) bool {
+	return a.Power == b.Power && a.Epoch == b.Epoch && a.Hypervisor == b.Hypervisor && a.Starts == b.Starts &&
+		a.Started.Equal(b.Started) && a.Display == b.Display && a.Waiting == b.Waiting && a.Observed == b.Observed &&
+		a.Guest.Agent == b.Guest.Agent && a.Guest.Desktop == b.Guest.Desktop && a.Guest.Hostname == b.Guest.Hostname &&
+		slices.Equal(a.Guest.Addresses, b.Guest.Addresses) && slices.Equal(a.Layers, b.Layers)
+}

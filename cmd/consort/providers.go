@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"consort.dev/consort/application"
+	appdriver "consort.dev/consort/application/driver"
+	"consort.dev/consort/application/stream"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor"
+	hvdriver "consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/qemu"
+	"consort.dev/consort/internal/kvmprobe"
+	"consort.dev/consort/presentation"
+	presdriver "consort.dev/consort/presentation/driver"
+	"consort.dev/consort/presentation/rdp"
+	"consort.dev/consort/presentation/vnc"
+)
+
+// The providers this build has: the only place that names them.
+
+// hypervisors opens each kind of hypervisor with its state under dir and its
+// sockets under run.
+var hypervisors = map[string]func(ctx context.Context, dir, run string) (hvdriver.Host, error){
+	"qemu": func(ctx context.Context, dir, run string) (hvdriver.Host, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		return qemu.Open(ctx, qemu.Config{
+			Dir: filepath.Join(dir, "machines"), RunDir: filepath.Join(run, "m"),
+			Probe: []string{self, probeCommand},
+			// Tests and rehearsals put a wrapper here that counts starts.
+			Program: os.Getenv("CONSORT_QEMU"),
+		})
+	},
+}
+
+// probeCommand runs the probe of a hardware accelerator in a process of its own,
+// which may hang or die with it.
+const probeCommand = "probe-kvm"
+
+// probe is that command.
+func probe() *cobra.Command {
+	return &cobra.Command{
+		Use: probeCommand, Short: "Run a guest's loop on KVM and say how long it took", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return kvmprobe.Child() },
+	}
+}
+
+// presentations are the ways a desktop reaches a person.
+func presentations() []presdriver.Provider {
+	return []presdriver.Provider{
+		vnc.New(vnc.Config{Random: rand.Reader}),
+		rdp.New(),
+	}
+}
+
+// applications are the ways an application reaches a desktop.
+func applications(dir string) []appdriver.Provider {
+	return []appdriver.Provider{
+		stream.New(stream.Config{Cache: filepath.Join(dir, "packages")}),
+	}
+}
+
+// openHypervisor opens the provider under the operator's name for it.
+func openHypervisor(ctx context.Context, provider, name, dir, run string) (*hypervisor.Host, error) {
+	open, ok := hypervisors[provider]
+	if !ok {
+		return nil, fault.Invalid.Errorf("there is no hypervisor provider %q; this build has: %s", provider, namesOf(hypervisors))
+	}
+	drv, err := open(ctx, dir, run)
+	if err != nil {
+		return nil, err
+	}
+	return hypervisor.Open(ctx, name, drv)
+}
+
+// openPresentations returns the presentations by name.
+func openPresentations(ctx context.Context) (map[string]*presentation.Provider, error) {
+	all := map[string]*presentation.Provider{}
+	for _, d := range presentations() {
+		p, err := presentation.Open(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		all[p.Offer().Name] = p
+	}
+	return all, nil
+}
+
+// openApplications returns the application providers by the delivery they are.
+func openApplications(ctx context.Context, dir string) (map[string]*application.Provider, error) {
+	all := map[string]*application.Provider{}
+	for _, d := range applications(dir) {
+		p, err := application.Open(ctx, d, application.Deadlines{})
+		if err != nil {
+			return nil, err
+		}
+		all[p.Offer().Name] = p
+	}
+	return all, nil
+}
+
+func hypervisorOffers() []estate.HypervisorOffer {
+	var all []estate.HypervisorOffer
+	for name := range hypervisors {
+		all = append(all, estate.HypervisorOffer{Name: name})
+	}
+	return all
+}
