@@ -7,7 +7,7 @@ import { Estate } from "./estate";
 import { Home } from "./home";
 import { Notice } from "./notice";
 import { forgetPictures } from "./pictures";
-import { SignIn } from "./signin";
+import { SignIn, takeCode } from "./signin";
 import { wait } from "./visit";
 import { follow } from "./watch";
 import { Welcome } from "./welcome";
@@ -15,14 +15,18 @@ import type { Me } from "./words";
 
 type Who = { state: "asking" } | { state: "out" } | { state: "in"; me: Me; first: boolean } | { state: "broken"; fault: unknown };
 
-export function App({ code }: { code: string }) {
-  const [who, setWho] = useState<Who>({ state: code ? "out" : "asking" });
+export function App({ code: first }: { code: string }) {
+  const [code, setCode] = useState(first);
+  const [who, setWho] = useState<Who>({ state: first ? "out" : "asking" });
   const estate = useRef<Estate>(null);
   estate.current ??= new Estate();
 
   const ask = useCallback((first: boolean) => {
     call<Me>("GET", "/v1/me").then(
-      (me) => setWho({ state: "in", me, first }),
+      (me) => {
+        setCode("");
+        setWho({ state: "in", me, first });
+      },
       (e: unknown) => setWho(e instanceof Fault && e.kind === "unauthenticated" ? { state: "out" } : { state: "broken", fault: e }),
     );
   }, []);
@@ -30,6 +34,18 @@ export function App({ code }: { code: string }) {
   useEffect(() => {
     if (who.state === "asking") ask(false);
   }, [who.state, ask]);
+
+  // A link pasted into a page that is open changes the address and loads nothing.
+  useEffect(() => {
+    const changed = () => {
+      const next = takeCode();
+      if (!next) return;
+      setCode(next);
+      setWho({ state: "out" });
+    };
+    window.addEventListener("hashchange", changed);
+    return () => window.removeEventListener("hashchange", changed);
+  }, []);
 
   const signedIn = who.state === "in";
   useEffect(() => {
@@ -63,7 +79,7 @@ export function App({ code }: { code: string }) {
       </main>
     );
   }
-  if (who.state === "out") return <SignIn code={code} onDone={ask} />;
+  if (who.state === "out") return <SignIn key={code} code={code} onDone={ask} />;
   const leave = () => {
     void call("POST", "/v1/sign-out", {}).catch(() => undefined).finally(() => {
       forgetPictures();

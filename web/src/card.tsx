@@ -2,7 +2,7 @@ import type { CSSProperties } from "react";
 import type { Estate } from "./estate";
 import { Icon } from "./icons";
 import { pictureOf } from "./pictures";
-import { applicationsOf, frameOf, iconOf, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
+import { applicationsOf, coloursOf, frameOf, iconOf, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
 import type { Application, Desktop } from "./words";
 import { sentence } from "./call";
 
@@ -23,7 +23,7 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
   const way = d.status?.presentation || planOf(d)?.presentation.name || estate.get("Blueprint", d.metadata.project, d.spec.blueprint)?.spec.presentation;
   const about = [systemOf(estate, d), owner && `for ${owner}`, way && `shown through ${way}`].filter(Boolean).join(" · ");
   const id = `desk-${d.metadata.project}-${d.metadata.name}`;
-  const colours = { "--ctx": frame.colour, "--on-ctx": frame.on } as CSSProperties;
+  const colours = coloursOf(frame) as CSSProperties;
   const picture = state.tone === "good" ? pictureOf(d) : undefined;
   return (
     <article className="card" style={colours} aria-labelledby={id}>
@@ -68,9 +68,7 @@ export function Applications({ list, desktop, disabled, onStart }: ApplicationsP
       {list.map((a) => (
         <li key={a.metadata.name}>
           <button type="button" disabled={disabled} onClick={() => onStart(a.metadata.name)} aria-label={`Start ${a.spec.title}`}>
-            <span className="glyph" style={{ "--hue": hueOf(a.metadata.name) } as CSSProperties} aria-hidden="true">
-              {iconOf(a)}
-            </span>
+            <span className="glyph" data-icon={iconOf(a)} style={{ "--hue": hueOf(a.metadata.name) } as CSSProperties} />
             <span className="name">{a.spec.title}</span>
           </button>
         </li>

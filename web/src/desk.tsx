@@ -9,7 +9,7 @@ import { Notice, Offline } from "./notice";
 import { keepPicture } from "./pictures";
 import { Dropped, Elsewhere, Ended, Waiting } from "./progress";
 import { ResetDialog } from "./reset";
-import { frameOf, titleOf } from "./telling";
+import { coloursOf, frameOf, titleOf } from "./telling";
 import { Toolbar } from "./toolbar";
 import { Visit, wait, type OpenScreen, type Stage } from "./visit";
 
@@ -96,7 +96,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
     document.title = `${title} · Consort`;
   }, [title]);
   const frame = desktop ? frameOf(estate, desktop) : undefined;
-  const colours = (frame ? { "--ctx": frame.colour, "--on-ctx": frame.on } : {}) as CSSProperties;
+  const colours = (frame ? coloursOf(frame) : {}) as CSSProperties;
   const choose = (d: DrawerName | undefined) => {
     setDrawer((was) => (was === d ? undefined : d));
   };
@@ -128,7 +128,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
         {said?.text && <p>{said.text}</p>}
         {said?.fault !== undefined && <Notice fault={said.fault} action="Close" onAction={() => setSaid(undefined)} />}
       </div>
-      <div className="stage">
+      <main className="stage">
         <div
           className={open ? "pixels" : "pixels dim"} ref={target} tabIndex={open ? 0 : -1} role="application"
           aria-label={`Screen of ${title}. Control, Alt and Shift together bring you back to the bar.`}
@@ -137,7 +137,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
           }}
         />
         {!open && (
-          <main className="over">
+          <div className="over">
             {(stage.name === "waiting" || stage.name === "opening") && (
               <Waiting estate={estate} desktop={desktop} title={title} stage={stage} onCancel={leave} />
             )}
@@ -146,14 +146,14 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
             {stage.name === "elsewhere" && <Elsewhere session={stage.session} desktop={name} onLeave={leave} />}
             {stage.name === "failed" && (
               <div className="panel">
-                <h1>{title}</h1>
+                <h2>{title}</h2>
                 <Notice fault={stage.fault} action="Try again" onAction={again} />
                 <button type="button" className="plain" onClick={leave}>
                   Back to your desktops
                 </button>
               </div>
             )}
-          </main>
+          </div>
         )}
         {drawer && open && (
           <Drawer
@@ -161,7 +161,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
             onPaste={(t) => visit.current?.screen?.paste(t)} onKey={(sym, code) => visit.current?.screen?.key(sym, code)}
           />
         )}
-      </div>
+      </main>
       {resetting && desktop && <ResetDialog desktop={desktop} title={title} onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })} onDone={() => setSaid({ text: `${title} starts afresh.` })} />}
     </div>
   );

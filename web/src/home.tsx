@@ -5,7 +5,7 @@ import { useEstate, type Estate } from "./estate";
 import { Icon, Mark } from "./icons";
 import { Offline } from "./notice";
 import { titleOf } from "./telling";
-import type { Me } from "./words";
+import type { Desktop, Me } from "./words";
 
 export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSignOut: () => void }) {
   useEstate(estate);
@@ -14,7 +14,8 @@ export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSign
     document.title = "Your desktops · Consort";
   }, []);
   // An administrator sees everybody's desktops; here are the person's own first.
-  const desktops = estate.all("Desktop").sort((a, b) => Number(b.spec.person === me.person) - Number(a.spec.person === me.person));
+  const mine = (d: Desktop) => Number(d.spec.person === me.person);
+  const desktops = estate.all("Desktop").sort((a, b) => mine(b) - mine(a) || titleOf(estate, a).localeCompare(titleOf(estate, b)));
   return (
     <div className="home">
       <header>

@@ -25,11 +25,13 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
   const trouble = desktop ? troubleOf(desktop) : "";
   const waiting = stage.session?.status?.waiting || desktop?.status?.waiting || "";
   const shown = stage.name === "opening" ? [...steps.map(finished), opening] : steps;
+  const said = sentence(stage.name === "opening" ? "almost there" : waiting || "asking for your desktop");
+  const current = sentence(shown.find((s) => s.state === "now")?.text ?? ""); // said once is enough for the eye
   return (
     <div className="panel waiting-panel">
-      <h1>{stage.name === "opening" ? `Opening ${title}` : `Connecting to ${title}`}</h1>
-      <p className="quiet" role="status" aria-live="polite">
-        {sentence(stage.name === "opening" ? "almost there" : waiting || "asking for your desktop")}
+      <h2>{stage.name === "opening" ? `Opening ${title}` : `Connecting to ${title}`}</h2>
+      <p className={said === current ? "unseen" : "quiet"} role="status" aria-live="polite">
+        {said}
       </p>
       {shown.length > 0 && (
         <ol className="steps" aria-label="Progress">
@@ -79,7 +81,7 @@ function StepLine({ step: s }: { step: Step }) {
 export function Dropped({ next, onLeave }: { next: number; onLeave: () => void }) {
   return (
     <div className="panel" role="alert">
-      <h1>The connection dropped</h1>
+      <h2>The connection dropped</h2>
       <p className="quiet">
         Your desktop goes on running. <Countdown to={next} />
       </p>
@@ -97,7 +99,7 @@ export function Dropped({ next, onLeave }: { next: number; onLeave: () => void }
 export function Ended({ because, onAgain, onLeave }: { because: string; onAgain: () => void; onLeave: () => void }) {
   return (
     <div className="panel" role="alert">
-      <h1>This session has ended</h1>
+      <h2>This session has ended</h2>
       <p className="quiet">{sentence(because) || "Your files are kept in your home folder."}</p>
       <div className="foot">
         <button type="button" className="plain" onClick={onLeave}>
@@ -115,7 +117,7 @@ export function Elsewhere({ session, desktop, onLeave }: { session: Session; des
   const way = session.status?.way?.name ?? session.spec.presentation ?? "";
   return (
     <div className="panel">
-      <h1>It opens outside the browser</h1>
+      <h2>It opens outside the browser</h2>
       <p className="quiet">Your desktop is ready, but {way || "its presentation"} cannot be shown in a page yet. On a computer with the command line, run:</p>
       <pre>
         <code>consort connect {desktop}</code>

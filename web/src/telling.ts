@@ -48,6 +48,11 @@ export function frameOf(estate: Estate, d: Desktop): Frame {
   return { title: context?.spec.title || capital(name) || "No context", colour, on: inkOn(colour), clipboard: context && (context.spec.clipboard ?? {}) };
 }
 
+/** coloursOf are the frame's colours as the style sheet names them. */
+export function coloursOf(f: Frame): Record<string, string> {
+  return { "--ctx": f.colour, "--on-ctx": f.on, "--off-ctx": f.on === "#ffffff" ? "#000000" : "#ffffff" };
+}
+
 /** inkOn is black or white, whichever reads better on the colour (WCAG 2 contrast). */
 export function inkOn(colour: string): "#000000" | "#ffffff" {
   const l = luminance(colour);

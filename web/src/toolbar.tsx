@@ -21,7 +21,7 @@ export function Toolbar(p: Props) {
   return (
     <header className="toolbar">
       <div className="where">
-        <span className="title">{p.title}</span>
+        <h1 className="title">{p.title}</h1>
         {p.context && <span className="context">{p.context}</span>}
       </div>
       <div className="tools" role="toolbar" aria-label="Desktop" ref={p.ref}>
@@ -34,9 +34,9 @@ export function Toolbar(p: Props) {
             <Tool icon={p.fit ? "actual" : "fit"} text={p.fit ? "Actual size" : "Fit"} onClick={p.onFit} />
             <Tool icon="full" text="Full screen" onClick={p.onFull} />
             <Tool icon="reset" text="Reset" onClick={p.onReset} />
+            <Tool icon="leave" text="Disconnect" onClick={p.onLeave} last />
           </>
         )}
-        <Tool icon="leave" text="Disconnect" onClick={p.onLeave} last />
       </div>
     </header>
   );

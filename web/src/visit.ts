@@ -57,6 +57,7 @@ type Closing = "refused" | "dropped";
 
 // A screen that stayed open this long was a success: trying starts anew.
 const settled = 10_000;
+const moment = 400;
 const patience = 40; // tries, about ten minutes
 
 export class Visit {
@@ -126,6 +127,9 @@ export class Visit {
     );
     if (this.#stop.signal.aborted) return true;
     await this.#show(open, ticket.ticket, session);
+    // The socket may close before the watch tells why; a moment spares a
+    // session that was ended on purpose from being asked for again.
+    await o.wait(moment, this.#stop.signal);
     return this.#over(session);
   }
 

@@ -1,0 +1,7 @@
+// Serves the built pages against the fake plane, to look at them by hand.
+import { Fake } from "./server.mjs";
+
+const fake = new Fake();
+fake.pace = 1500;
+const url = await fake.listen(Number(process.env.PORT ?? 7481));
+console.log(`${url}/#code=${fake.code}   (or ana, "${fake.password}")`);

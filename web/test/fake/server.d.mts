@@ -1,0 +1,4 @@
+/* eslint-disable */
+export class Fake {
+  [name: string]: any;
+}

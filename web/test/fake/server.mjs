@@ -1,0 +1,266 @@
+// A plane that works, small and in memory: enough of the API to use the pages
+// against, with the same security policy as the real one.
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { extname, join } from "node:path";
+import { randomBytes } from "node:crypto";
+import { WebSocketServer } from "ws";
+import { beginning, head } from "./estate.mjs";
+import { serveScreen } from "./screen.mjs";
+
+const web = join(import.meta.dirname, "../..");
+const policy = [...readFileSync(join(web, "embed.go"), "utf8").split("const Policy")[1].split("//")[0].matchAll(/"([^"]*)"/g)].map((m) => m[1]).join("");
+const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+const plurals = { desktops: "Desktop", sessions: "Session", applications: "Application" };
+
+export const phases = [
+  ["place", "looking for a host with room"],
+  ["machine", "starting the machine"],
+  ["desktop", "waiting until the desktop is drawn"],
+  ["applications", "attaching Writer, Firefox, Sheets"],
+];
+
+class Refusal extends Error {
+  constructor(status, kind, detail, problems) {
+    super(detail);
+    Object.assign(this, { status, kind, problems });
+  }
+}
+
+export class Fake {
+  pace = 300; // milliseconds a phase of Connect takes
+  code = "open-sesame";
+  password = "correct horse battery";
+  signedIn = new Set();
+  objects = new Map();
+  watchers = new Set();
+  tickets = new Map();
+  tunnels = new Set();
+  seen = { keys: [], releases: [], texts: [], starts: [], posts: [], tickets: 0 };
+  down = false;
+  version = 1;
+
+  constructor() {
+    for (const o of beginning()) this.objects.set(this.key(o), o);
+    this.server = createServer((q, a) => this.#answer(q, a));
+    this.ws = new WebSocketServer({ noServer: true, handleProtocols: (names) => (names.has("consort.v1") ? "consort.v1" : false) });
+    this.server.on("upgrade", (q, socket, rest) => this.#tunnel(q, socket, rest));
+  }
+
+  listen(port = 0) {
+    return new Promise((done) => this.server.listen(port, "127.0.0.1", () => done(`http://localhost:${this.server.address().port}`)));
+  }
+
+  async close() {
+    for (const t of this.tunnels) t.ws.terminate();
+    this.server.closeAllConnections();
+    await new Promise((done) => this.server.close(done));
+  }
+
+  key(o) {
+    return `${o.kind}/${o.metadata.project ?? ""}/${o.metadata.name}`;
+  }
+
+  get(kind, name, project = "office") {
+    return this.objects.get(`${kind}/${project}/${name}`);
+  }
+
+  /** put stores a changed object and tells the watchers. */
+  put(o) {
+    const kept = { ...o, metadata: { ...o.metadata, version: ++this.version } };
+    this.objects.set(this.key(kept), kept);
+    this.#tell({ type: "put", version: this.version, object: kept });
+    return kept;
+  }
+
+  status(kind, name, status) {
+    const o = this.get(kind, name);
+    return this.put({ ...o, status: { ...o.status, ...status } });
+  }
+
+  remove(kind, name) {
+    const o = this.get(kind, name);
+    this.objects.delete(this.key(o));
+    this.#tell({ type: "deleted", version: ++this.version, object: o });
+  }
+
+  /** cutOff breaks every watch and refuses new ones until told otherwise. */
+  cutOff(down) {
+    this.down = down;
+    if (down) for (const w of this.watchers) w.destroy();
+  }
+
+  /** drop breaks every open screen. */
+  drop() {
+    for (const t of this.tunnels) t.ws.terminate();
+  }
+
+  cut(text) {
+    for (const t of this.tunnels) t.screen.cut(text);
+  }
+
+  #tell(e) {
+    for (const w of this.watchers) w.write(JSON.stringify(e) + "\n");
+  }
+
+  async #answer(q, a) {
+    const url = new URL(q.url, "http://x");
+    try {
+      if (!url.pathname.startsWith("/v1/")) return await this.#page(url.pathname, a);
+      if (this.down) return q.socket.destroy();
+      if (url.pathname === "/v1/watch") return this.#watch(q, a, url);
+      const body = await read(q);
+      if (q.method !== "GET") this.seen.posts.push({ method: q.method, path: url.pathname, body, type: q.headers["content-type"] });
+      const [value, headers] = this.#call(q, url.pathname, body);
+      a.writeHead(200, { "Content-Type": "application/json", ...headers });
+      a.end(JSON.stringify(value ?? {}));
+    } catch (e) {
+      const status = e.status ?? 500;
+      a.writeHead(status, { "Content-Type": "application/problem+json" });
+      a.end(JSON.stringify({ type: `/problems/${e.kind ?? "internal"}`, status, kind: e.kind ?? "internal", title: "", detail: e.message, problems: e.problems }));
+    }
+  }
+
+  async #page(path, a) {
+    const name = path === "/" || !extname(path) ? "/index.html" : path;
+    const content = await readFile(join(web, "dist", name)).catch(() => undefined);
+    if (!content) return void a.writeHead(404).end();
+    a.writeHead(200, { "Content-Type": types[extname(name)] ?? "text/plain", "Content-Security-Policy": policy });
+    a.end(content);
+  }
+
+  #person(q) {
+    const m = /(?:^|; )consort=([^;]+)/.exec(q.headers.cookie ?? "");
+    if (!m || !this.signedIn.has(m[1])) throw new Refusal(401, "unauthenticated", "you are not signed in");
+    return "ana";
+  }
+
+  #signIn() {
+    const id = randomBytes(8).toString("hex");
+    this.signedIn.add(id);
+    return [{}, { "Set-Cookie": `consort=${id}; HttpOnly; SameSite=Strict; Path=/` }];
+  }
+
+  #call(q, path, body) {
+    if (path === "/v1/sign-in/code") {
+      if (body.code !== this.code) throw new Refusal(401, "unauthenticated", "this sign-in code has been used or is too old; ask for a new one with 'consort sign-in code'");
+      this.code = "";
+      return this.#signIn();
+    }
+    if (path === "/v1/sign-in/password") {
+      if (body.password !== this.password) throw new Refusal(401, "unauthenticated", "the name or the password is wrong");
+      return this.#signIn();
+    }
+    const person = this.#person(q);
+    if (path === "/v1/me") return [{ person, title: "Ana Lovelace" }];
+    if (path === "/v1/sign-out") {
+      this.signedIn.clear();
+      return [{}, { "Set-Cookie": "consort=; Max-Age=0; Path=/" }];
+    }
+    if (path === "/v1/me/password") {
+      this.password = body.password;
+      return [{}];
+    }
+    return [this.#object(q.method, path, body)];
+  }
+
+  #object(method, path, body) {
+    const [, , , project, plural, name, verb] = path.split("/").map(decodeURIComponent);
+    const kind = plurals[plural];
+    const o = this.get(kind, name, project);
+    if (!o) throw new Refusal(404, "not-found", `${plural} ${name}: not there`);
+    if (method === "PATCH") {
+      const changed = this.put({ ...o, spec: { ...o.spec, ...body.spec } });
+      if (kind === "Session" && body.spec?.end) return this.status("Session", name, { state: "ended", because: "you ended it" });
+      if (body.spec?.resets) this.seen.resets = body.spec.resets;
+      return changed;
+    }
+    if (method === "POST" && verb === "connect") return this.#connect(o);
+    if (method === "POST" && verb === "ticket") return this.#ticket(o);
+    if (method === "POST" && verb === "start") {
+      if (this.refuseStart) throw new Refusal(424, "stuck", this.refuseStart);
+      this.seen.starts.push(body.application);
+      return {};
+    }
+    return o;
+  }
+
+  #connect(d) {
+    const live = [...this.objects.values()].find((o) => o.kind === "Session" && o.spec.desktop === d.metadata.name && o.status.state !== "ended");
+    if (live) return live;
+    const s = this.put({ ...head("Session", `${d.metadata.name}-${randomBytes(3).toString("hex")}`), spec: { desktop: d.metadata.name, person: "ana" }, status: { state: "waiting", phases: phases.map(([name]) => ({ name })) } });
+    void this.#bringUp(d.metadata.name, s.metadata.name);
+    return s;
+  }
+
+  async #bringUp(desktop, session) {
+    const alive = () => this.get("Session", session)?.status.state === "waiting";
+    const warm = this.get("Desktop", desktop).status.state === "running";
+    const d = this.get("Desktop", desktop);
+    this.put({ ...d, spec: { ...d.spec, power: "on" }, status: { ...d.status, state: warm ? "running" : "starting" } });
+    let done = [];
+    for (const [name, text] of warm ? [] : phases) {
+      const began = new Date().toISOString();
+      const rest = phases.slice(done.length + 1).map(([name]) => ({ name }));
+      if (!alive()) return;
+      this.status("Session", session, { waiting: text, phases: [...done, { name, text, began }, ...rest] });
+      await new Promise((r) => setTimeout(r, this.pace));
+      done = [...done, { name, text, began, ended: new Date().toISOString() }];
+    }
+    if (!alive()) return;
+    this.status("Desktop", desktop, { state: "running", presentation: "pictures" });
+    this.status("Session", session, { state: "ready", waiting: "", phases: done, way: this.way ?? { name: "pictures", protocol: "rfb" } });
+  }
+
+  #ticket(s) {
+    if (!["ready", "open"].includes(s.status.state)) throw new Refusal(412, "conflict", "the session is not ready");
+    const ticket = randomBytes(32).toString("base64url");
+    this.tickets.set(ticket, s.metadata.name);
+    this.seen.tickets++;
+    return { ticket, expires: new Date(Date.now() + 30_000).toISOString() };
+  }
+
+  #watch(q, a, url) {
+    try {
+      this.#person(q);
+    } catch {
+      a.writeHead(401, { "Content-Type": "application/problem+json" });
+      return void a.end('{"kind":"unauthenticated","detail":"you are not signed in"}');
+    }
+    const kinds = url.searchParams.get("kinds").split(",");
+    a.writeHead(200, { "Content-Type": "application/x-ndjson" });
+    const from = Number(url.searchParams.get("version") ?? 0);
+    for (const o of this.objects.values()) {
+      if (kinds.includes(o.kind) && o.metadata.version > from) a.write(JSON.stringify({ type: "put", version: o.metadata.version, object: o }) + "\n");
+    }
+    a.write(JSON.stringify({ type: "bookmark", version: this.version }) + "\n");
+    this.watchers.add(a);
+    a.on("close", () => this.watchers.delete(a));
+  }
+
+  #tunnel(q, socket, rest) {
+    const names = (q.headers["sec-websocket-protocol"] ?? "").split(",").map((s) => s.trim());
+    const ticket = names.find((n) => n.startsWith("ticket."))?.slice(7);
+    const session = this.tickets.get(ticket);
+    this.tickets.delete(ticket);
+    if (this.down || !session || q.url !== "/v1/tunnel" || !names.includes("consort.v1")) {
+      return void socket.end("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n");
+    }
+    this.ws.handleUpgrade(q, socket, rest, (ws) => {
+      const t = { ws, screen: serveScreen(ws, this.seen) };
+      this.tunnels.add(t);
+      this.status("Session", session, { state: "open" });
+      ws.on("close", () => {
+        this.tunnels.delete(t);
+        if (this.get("Session", session)?.status.state === "open") this.status("Session", session, { state: "ended", because: "the viewer went away" });
+      });
+    });
+  }
+}
+
+async function read(q) {
+  let text = "";
+  for await (const part of q) text += part;
+  return text ? JSON.parse(text) : {};
+}
