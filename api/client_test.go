@@ -264,3 +264,57 @@ func TestAnAddressThatIsNoneIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAWatchThatFellBehindListsAgainAndTellsWhatWent(t *testing.T) {
+	line := func(w http.ResponseWriter, typ api.WatchType, version int64, name string) {
+		l := api.WatchLine{Type: typ, Version: version}
+		if name != "" {
+			l.Object, _ = json.Marshal(&estate.Person{Head: estate.Head{Kind: "Person", Metadata: estate.Metadata{Name: name, Version: version}}})
+		}
+		_ = json.NewEncoder(w).Encode(l)
+	}
+	var n atomic.Int32
+	c := client(t, func(w http.ResponseWriter, r *http.Request) {
+		version := r.URL.Query().Get("version")
+		switch n.Add(1) {
+		case 1:
+			line(w, api.Put, 3, "ana")
+			line(w, api.Put, 4, "ben")
+			line(w, api.Bookmark, 5, "")
+		case 2:
+			if version != "5" {
+				t.Errorf("resumed from %q, want 5", version)
+			}
+			p := api.NewProblem(fault.Stale.Errorf("no longer kept"))
+			w.WriteHeader(p.Status)
+			_ = json.NewEncoder(w).Encode(p)
+		default:
+			if n.Load() == 3 && version != "" {
+				t.Errorf("listed again from %q, want everything", version)
+			}
+			line(w, api.Put, 9, "ana")
+			line(w, api.Bookmark, 9, "")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	var got []string
+	for e := range api.Watch[estate.Person](ctx, c, "") {
+		switch {
+		case e.Type == api.Lost:
+		case e.Object != nil:
+			got = append(got, string(e.Type)+" "+e.Object.Metadata.Name)
+		default:
+			got = append(got, string(e.Type))
+		}
+		if len(got) == 6 {
+			break
+		}
+	}
+	cancel()
+	want := "is ana, is ben, synced, is ana, gone ben, synced"
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("got %s, want %s", s, want)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,14 +97,15 @@ func (d describer) object(k estate.KindInfo) *huma.Schema { return d.of(k.New())
 // listings adds, for each kind, its page and its line of a watch, and those of
 // any kind.
 func (d describer) listings() {
-	var any []*huma.Schema
+	var anyOf []*huma.Schema
 	for _, k := range estate.Kinds() {
 		one := d.object(k)
-		any = append(any, one)
+		d.Map()[string(k.Kind)].Properties["kind"].Enum = []any{string(k.Kind)} // tells the kinds apart
+		anyOf = append(anyOf, one)
 		d.variant(api.Page{}, string(k.Kind)+"Page", "items", &huma.Schema{Type: huma.TypeArray, Items: one})
 		d.variant(api.WatchLine{}, string(k.Kind)+"Line", "object", one)
 	}
-	d.Map()["AnyObject"] = &huma.Schema{OneOf: any, Discriminator: nil, Description: "An object of any kind; its kind says which."}
+	d.Map()["AnyObject"] = &huma.Schema{OneOf: anyOf, Description: "An object of any kind; its kind says which."}
 	d.variant(api.WatchLine{}, "AnyLine", "object", ref("AnyObject"))
 	d.variant(api.ApplyRequest{}, "ApplyRequest", "objects", &huma.Schema{Type: huma.TypeArray, Items: ref("AnyObject")})
 }
@@ -250,19 +252,10 @@ func tidy(s *huma.Schema) {
 		return
 	}
 	for name, p := range s.Properties {
-		if p.Type == huma.TypeArray && !contains(s.Required, name) {
+		if p.Type == huma.TypeArray && !slices.Contains(s.Required, name) {
 			p.Nullable = false
 		}
 		tidy(p)
 	}
 	tidy(s.Items)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
