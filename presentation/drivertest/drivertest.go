@@ -123,6 +123,11 @@ func hasFile(p driver.Provider) bool {
 
 // everything is a policy that allows all.
 func everything() driver.Policy {
+	return driver.Policy{Clipboard: estate.Clipboard{In: true, Out: true}}
+}
+
+// limited is a policy that bounds the clipboard.
+func limited() driver.Policy {
 	return driver.Policy{Clipboard: estate.Clipboard{In: true, Out: true, MaxBytes: longest}}
 }
 
