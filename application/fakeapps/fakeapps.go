@@ -38,6 +38,16 @@ func (g *Guests) Processes(id estate.MachineID) []Process {
 	return slices.Clone(g.programs[id])
 }
 
+// SetProcesses replaces what runs on the machine, behind the provider's back.
+func (g *Guests) SetProcesses(id estate.MachineID, ps []Process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.programs == nil {
+		g.programs = map[estate.MachineID][]Process{}
+	}
+	g.programs[id] = slices.Clone(ps)
+}
+
 // Provider attaches layers to guests in memory.
 type Provider struct {
 	// Guests is where the layers go.
@@ -182,6 +192,9 @@ func (p *Provider) reach(ctx context.Context, verb string, m driver.Machine) err
 // forget is called with the lock held.
 func (g *Guests) forget(id estate.MachineID, d estate.Digest) {
 	delete(g.mounts[id], d)
+	if len(g.programs[id]) == 0 {
+		return
+	}
 	g.programs[id] = slices.DeleteFunc(g.programs[id], func(r Process) bool { return r.Layer == d })
 }
 
