@@ -74,7 +74,7 @@ a hypervisor, each from whom you like, and manages them from one place.
 }
 
 // hostCommands are the commands that run Consort's own parts.
-func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand()} }
+func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand(), probe()} }
 
 // verbs are the commands that speak to a plane.
 func (c *cli) verbs() []*cobra.Command {
