@@ -54,6 +54,28 @@ func TestConnectTurnsTheDesktopOnAndIsOneSession(t *testing.T) {
 	}
 }
 
+func TestManyConnectsToADesktopThatIsOnAreOneSession(t *testing.T) {
+	p := start(t)
+	p.office()
+	ctx := t.Context()
+	if _, err := api.Modify(ctx, p.as("ana"), "p", "desk", func(d *estate.Desktop) error { d.Spec.Power = estate.On; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if _, err := p.as("ana").Connect(ctx, "p", "desk", ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	all, _, err := store.List[estate.Session](ctx, p.store, "p")
+	if err != nil || len(all) != 1 {
+		t.Errorf("got %d sessions, %v; want one", len(all), err)
+	}
+}
+
 func TestConnectIsForThePersonAndOperators(t *testing.T) {
 	p := start(t)
 	p.office()

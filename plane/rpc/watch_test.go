@@ -118,6 +118,12 @@ func TestAWatchTellsOnlyWhatTheCallerMaySee(t *testing.T) {
 	ana.want("put desktop/p/desk", "bookmark")
 	at := ben.want("bookmark")
 	c := p.as("root")
+	named := desktop("desk", "ana")
+	named.Spec.Title = "not for ben"
+	if err := c.Put(t.Context(), named, api.Write{}); err != nil {
+		t.Fatal(err)
+	}
+	ana.want("put desktop/p/desk")
 	if err := c.Put(t.Context(), desktop("desk", "ben"), api.Write{}); err != nil {
 		t.Fatal(err)
 	}
