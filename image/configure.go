@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -138,8 +141,13 @@ func emptyDir(root *os.Root, dir string) error {
 	})
 }
 
-// fillCaches makes at build time what would cost every first boot.
+// fillCaches makes at build time what would cost every first boot. It sets the
+// time of every file first: the caches remember times of directories, and the
+// file system will hold whole seconds only.
 func (b *build) fillCaches(ctx context.Context, root *os.Root) error {
+	if err := b.setTimes(); err != nil {
+		return err
+	}
 	for _, c := range [][]string{{"usr/bin/systemd-hwdb", "update"}, {"usr/bin/fc-cache", "-s"}} {
 		if _, err := root.Stat(c[0]); err != nil {
 			continue
@@ -153,12 +161,31 @@ func (b *build) fillCaches(ctx context.Context, root *os.Root) error {
 			return err
 		}
 	}
-	if b.recipe.User == "" {
-		return nil
+	if b.recipe.User != "" {
+		err := b.inside(ctx, "chown", "-R", "--no-dereference", fmt.Sprintf("%d:%d", uid, uid), "/home/"+b.recipe.User)
+		if err != nil {
+			return err
+		}
 	}
-	home := "home/" + b.recipe.User
-	if err := b.inside(ctx, "chown", "-R", "--no-dereference", fmt.Sprintf("%d:%d", uid, uid), "/"+home); err != nil {
+	return b.setTimes()
+}
+
+// setTimes gives every file of the system a time of whole seconds, none later
+// than epoch.
+func (b *build) setTimes() error {
+	latest, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
 		return err
 	}
-	return nil
+	return filepath.WalkDir(b.root(), func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		at := unix.Timespec{Sec: min(info.ModTime().Unix(), latest)}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
