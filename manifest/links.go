@@ -86,10 +86,13 @@ func (d *document) whole(l estate.Link) bool {
 	return ok && !d.tainted[kind] && (info.Global || l.To.Project != "")
 }
 
+// firstProject is there from a plane's first day; a set need not make it.
+const firstProject = "default"
+
 // linksOf is the object's own links and its project.
 func linksOf(r estate.Resource) []estate.Link {
 	ls := r.Links()
-	if p := r.Header().Metadata.Project; p != "" {
+	if p := r.Header().Metadata.Project; p != "" && p != firstProject {
 		ls = append(ls, estate.Link{Path: "metadata.project", To: estate.Ref{Kind: "Project", Name: p}})
 	}
 	return ls
