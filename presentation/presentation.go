@@ -35,7 +35,7 @@ type Provider struct {
 // Open asks the driver what it offers and returns it ready for use. An offer
 // without a name or a protocol is fault.Internal.
 func Open(ctx context.Context, d driver.Provider) (*Provider, error) {
-	o, err := d.Describe(ctx)
+	o, err := again(ctx, func() (estate.PresentationOffer, error) { return d.Describe(ctx) })
 	if err != nil {
 		return nil, wrap(err, "describe a presentation provider")
 	}
@@ -81,8 +81,20 @@ func (p *Provider) File(ctx context.Context, h Handoff) (File, error) {
 	if h.Port < 1 || h.Port > 65535 {
 		return File{}, fault.Invalid.Errorf("file for %s: port %d is not between 1 and 65535", p.offer.Name, h.Port)
 	}
-	f, err := p.driver.File(ctx, h)
+	f, err := again(ctx, func() (File, error) { return p.driver.File(ctx, h) })
 	return f, wrap(err, "file for "+p.offer.Name)
+}
+
+// again asks up to three times while the answer is that nobody answers. It is
+// for what changes nothing; a session is never served twice.
+func again[T any](ctx context.Context, ask func() (T, error)) (out T, err error) {
+	for range 3 {
+		out, err = ask()
+		if fault.KindOf(err) != fault.Unavailable || err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return out, err
 }
 
 // hostname reports whether every label of the host is a name.
