@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
 	"consort.dev/consort/manifest"
 )
 
@@ -47,7 +47,7 @@ is changed. What is not in the set stays as it is.`,
 	c.projectFlag(cmd)
 	c.fileFlag(cmd, &files)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and compare only")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything applied is ready, telling what is waited for")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until images and layers are made, telling how far they are")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Minute, "how long --wait waits")
 	return cmd
 }
@@ -200,63 +200,22 @@ func value(raw json.RawMessage) string {
 	return s
 }
 
-// settle waits until what was applied is ready, telling each new sentence of
-// what is being waited for.
+// settle waits until the content of what was applied is made: images, and the
+// layers that blueprints choose.
 func (c *cli) settle(ctx context.Context, set manifest.Set, timeout time.Duration) error {
 	client, err := c.plane()
 	if err != nil {
 		return err
 	}
+	need := map[estate.Ref]bool{}
+	for _, r := range set.Resources() {
+		need[r.Header().Ref()] = true
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	open := map[estate.Ref]bool{}
-	var kinds []estate.Kind
-	for _, r := range set.Resources() {
-		if slow(r) {
-			open[r.Header().Ref()] = true
-			if k := r.Header().Kind; !slices.Contains(kinds, k) {
-				kinds = append(kinds, k)
-			}
-		}
+	err = (&plane{client: client}).waitForContent(ctx, need, newBar(c.err))
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fault.Unavailable.Errorf("not everything was made after %s; the work goes on: see 'consort image list' and 'consort get applications'", timeout)
 	}
-	if len(open) == 0 {
-		return nil
-	}
-	said := map[estate.Ref]string{}
-	for e := range client.WatchKinds(ctx, "", kinds...) {
-		switch {
-		case e.Type == api.Ended:
-			return e.Err
-		case e.Type != api.Is || !open[e.Object.Header().Ref()]:
-			continue
-		}
-		ref := e.Object.Header().Ref()
-		ready := e.Object.Progress().Is(estate.Ready)
-		if text := progress(e.Object); text != said[ref] && !ready {
-			said[ref] = text
-			fmt.Fprintf(c.err, "%s: %s\n", ref, text)
-		}
-		if !ready {
-			continue
-		}
-		fmt.Fprintf(c.err, "%s: ready\n", ref)
-		if delete(open, ref); len(open) == 0 {
-			return nil
-		}
-	}
-	var left []string
-	for ref := range open {
-		left = append(left, ref.String())
-	}
-	slices.Sort(left)
-	return fmt.Errorf("not ready: %s; 'consort describe' says why", strings.Join(left, ", "))
-}
-
-// slow reports whether objects of the kind become ready in their own time.
-func slow(r estate.Resource) bool {
-	switch r.(type) {
-	case *estate.Image, *estate.Application, *estate.Blueprint:
-		return true
-	}
-	return false
+	return err
 }
