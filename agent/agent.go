@@ -153,7 +153,7 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 	}
 	s = estate.HypervisorStatus{
 		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, Capacity: desc.Capacity, Free: desc.Capacity,
-		Capabilities: append(slices.Clone(desc.Capabilities), a.networkReport()), Seen: a.Now(),
+		Capabilities: a.capabilities(desc.Capabilities), Seen: a.Now(),
 	}
 	for _, m := range held {
 		s.Free.Memory = max(0, s.Free.Memory-m.Def.Memory)
@@ -161,8 +161,15 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 	return s, nil
 }
 
-func (a *Agent) networkReport() estate.CapabilityReport {
-	return estate.CapabilityReport{Name: estate.CanNetwork, Has: a.Network != nil, Reason: a.NoNetwork, Evidence: estate.Declared}
+// capabilities are those of the hypervisor; a network takes the host's help.
+func (a *Agent) capabilities(declared []estate.CapabilityReport) []estate.CapabilityReport {
+	all := slices.Clone(declared)
+	for i := range all {
+		if all[i].Name == estate.CanNetwork && a.Network == nil {
+			all[i].Has, all[i].Reason = false, a.NoNetwork
+		}
+	}
+	return all
 }
 
 // follow hands every change to whom it concerns.

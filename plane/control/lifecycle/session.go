@@ -93,7 +93,7 @@ func (k *Keeper) advance(ctx context.Context, v *view, s *estate.Session) (time.
 		}
 		waiting := walk(st, v, way, s.Metadata.Created, now)
 		if v.machine != nil {
-			st.Machine = v.machine.Metadata.UID
+			st.Machine = v.machine.Metadata.Name
 		}
 		st.Way = way
 		switch {
