@@ -26,7 +26,7 @@ var mayImport = map[string]string{
 	// The three layers, each of the same parts.
 	"hypervisor":              "estate fault hypervisor/driver",
 	"hypervisor/driver":       "estate fault",
-	"hypervisor/":             "estate fault hypervisor/driver internal/ guest",
+	"hypervisor/":             "estate fault hypervisor/driver internal/ guest/",
 	"presentation":            "estate fault presentation/driver",
 	"presentation/driver":     "estate fault",
 	"presentation/":           "estate fault presentation/driver internal/",
@@ -43,7 +43,6 @@ var mayImport = map[string]string{
 
 	// What lies on a host.
 	"image":         "estate fault internal/",
-	"guest":         "fault internal/",
 	"guest/":        "fault internal/",
 	"agent":         "estate fault api image hypervisor hypervisor/driver application application/driver agent/network internal/",
 	"agent/network": "estate fault internal/",
@@ -55,7 +54,8 @@ var mayImport = map[string]string{
 	"plane/store":             "estate fault",
 	"plane/store/":            "fault plane/store",
 	"plane/auth":              "estate fault plane/store",
-	"plane/rpc":               "estate fault api plane/store plane/auth compose",
+	"plane/calls":             "fault api",
+	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls",
 	"plane/control":           "estate fault plane/store",
 	"plane/control/place":     "estate fault plane/store plane/control",
 	"plane/control/lifecycle": "estate fault plane/store plane/control compose",
