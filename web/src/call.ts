@@ -1,15 +1,11 @@
 // Calls to the API, and what went wrong with them in words for people.
-
-export interface Problem {
-  path: string;
-  text: string;
-}
+import type { FieldProblem, Problem } from "./words";
 
 export class Fault extends Error {
   constructor(
     readonly kind: string,
     readonly detail: string,
-    readonly problems: Problem[] = [],
+    readonly problems: FieldProblem[] = [],
     readonly retryAfter = 0,
   ) {
     super(detail || kind);
@@ -54,9 +50,9 @@ const kindsByStatus: Record<number, string> = {
 };
 
 async function faultOf(answer: Response): Promise<Fault> {
-  let p: { kind?: string; detail?: string; title?: string; problems?: Problem[] } = {};
+  let p: Partial<Problem> = {};
   try {
-    p = (await answer.json()) as typeof p;
+    p = (await answer.json()) as Partial<Problem>;
   } catch {
     // Not one of ours: a proxy's page, or nothing. The status must do.
   }
@@ -92,12 +88,12 @@ const told: Record<string, Telling> = {
   unreachable: { what: "Consort does not answer.", next: "Check your network. This page goes on trying." },
 };
 
-/** tell says in two sentences what went wrong and what to do next. */
-export function tell(e: unknown): Telling {
+/** tell says in two sentences what went wrong and what to do next, or what a page says instead about a kind. */
+export function tell(e: unknown, instead: Partial<Record<string, string>> = {}): Telling {
   if (!(e instanceof Fault)) return told.internal!;
   const t = told[e.kind] ?? told.internal!;
   const what = sentence([e.detail, ...e.problems.map((p) => p.text)].filter(Boolean).join("; ")) || t.what;
-  const next = e.retryAfter > 0 ? `Try again in ${e.retryAfter} seconds.` : t.next;
+  const next = e.retryAfter > 0 ? `Try again in ${e.retryAfter} seconds.` : (instead[e.kind] ?? t.next);
   return { what, next };
 }
 

@@ -1,10 +1,12 @@
-import type { CSSProperties } from "react";
+import { useState, type CSSProperties } from "react";
+import { sentence } from "./call";
+import { Confirm } from "./confirm";
 import type { Estate } from "./estate";
 import { Icon } from "./icons";
+import { Notice } from "./notice";
 import { pictureOf } from "./pictures";
 import { applicationsOf, coloursOf, frameOf, iconOf, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
 import type { Application, Desktop } from "./words";
-import { sentence } from "./call";
 
 interface Props {
   estate: Estate;
@@ -14,6 +16,8 @@ interface Props {
 }
 
 export function Card({ estate, desktop: d, owner, onConnect }: Props) {
+  const [asking, setAsking] = useState(false);
+  const [fault, setFault] = useState<unknown>();
   const frame = frameOf(estate, d);
   const state = stateOf(d);
   const title = titleOf(estate, d);
@@ -46,9 +50,22 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
           </p>
         )}
         <Applications list={applications} desktop={title} disabled={state.tone === "bad"} onStart={onConnect} />
-        <button type="button" className="connect" disabled={state.tone === "bad"} onClick={() => onConnect()} aria-label={`Connect to ${title}`}>
-          Connect
-        </button>
+        {fault !== undefined && <Notice fault={fault} action="Close" onAction={() => setFault(undefined)} />}
+        <div className="acts">
+          <button type="button" className="connect" disabled={state.tone === "bad"} onClick={() => onConnect()} aria-label={`Connect to ${title}`}>
+            Connect
+          </button>
+          {d.spec.power === "on" && d.status?.state !== "stopping" && (
+            <button type="button" className="off" onClick={() => setAsking(true)} aria-label={`Turn off ${title}`} title="Turn off">
+              <Icon name="leave" />
+            </button>
+          )}
+        </div>
+        {asking && (
+          <Confirm question={`Turn off ${title}?`} act="Turn off" desktop={d} change={{ power: "off" }} onClose={() => setAsking(false)} onFault={setFault}>
+            <p>Open programs close and unsaved work in them is lost. Your files stay; Connect turns it on again.</p>
+          </Confirm>
+        )}
       </div>
     </article>
   );

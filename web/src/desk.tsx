@@ -3,12 +3,12 @@
 import { useCallback, useEffect, useRef, useState, type CSSProperties } from "react";
 import { useLocation } from "wouter";
 import { at, call } from "./call";
+import { Confirm } from "./confirm";
 import { Drawer, type DrawerName } from "./drawer";
 import { useEstate, type Estate } from "./estate";
 import { Notice, Offline } from "./notice";
 import { keepPicture } from "./pictures";
 import { Dropped, Elsewhere, Ended, Waiting } from "./progress";
-import { ResetDialog } from "./reset";
 import { coloursOf, frameOf, titleOf } from "./telling";
 import { Toolbar } from "./toolbar";
 import { Visit, wait, type OpenScreen, type Stage } from "./visit";
@@ -162,7 +162,17 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
           />
         )}
       </main>
-      {resetting && desktop && <ResetDialog desktop={desktop} title={title} onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })} onDone={() => setSaid({ text: `${title} starts afresh.` })} />}
+      {resetting && desktop && (
+        <Confirm
+          question={`Reset ${title}?`} act="Reset" desktop={desktop} change={{ resets: (desktop.spec.resets ?? 0) + 1 }}
+          onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })} onDone={() => setSaid({ text: `${title} starts afresh.` })}
+        >
+          <p>
+            It restarts with a <strong>fresh system disk</strong>. <strong>Your home folder stays</strong> as it is.
+          </p>
+          <p>Open programs close and unsaved work in them is lost. Anything you changed outside your home folder is gone.</p>
+        </Confirm>
+      )}
     </div>
   );
 }

@@ -4,8 +4,15 @@ import { tell } from "./call";
 import { useEstate, type Estate } from "./estate";
 import { Icon } from "./icons";
 
-export function Notice({ fault, action, onAction }: { fault: unknown; action?: string; onAction?: () => void }) {
-  const t = tell(fault);
+interface NoticeProps {
+  fault: unknown;
+  next?: Partial<Record<string, string>>; // other next steps by kind
+  action?: string;
+  onAction?: () => void;
+}
+
+export function Notice({ fault, next, action, onAction }: NoticeProps) {
+  const t = tell(fault, next);
   return (
     <div className="notice" role="alert">
       <Icon name="alert" />

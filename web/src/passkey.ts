@@ -8,8 +8,8 @@ export function passkeysWork(): boolean {
 }
 
 /** signInWithPasskey returns false when the person turned away from the browser's question. */
-export async function signInWithPasskey(person: string): Promise<boolean> {
-  const options = await call<FromJSON>("POST", "/v1/sign-in/passkey/begin", person ? { person } : {});
+export async function signInWithPasskey(): Promise<boolean> {
+  const options = await call<FromJSON>("POST", "/v1/sign-in/passkey/begin", {});
   const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey as PublicKeyCredentialRequestOptionsJSON);
   const found = await asked(navigator.credentials.get({ publicKey }));
   if (!found) return false;

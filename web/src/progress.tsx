@@ -25,7 +25,7 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
   const trouble = desktop ? troubleOf(desktop) : "";
   const waiting = stage.session?.status?.waiting || desktop?.status?.waiting || "";
   const shown = stage.name === "opening" ? [...steps.map(finished), opening] : steps;
-  const said = sentence(stage.name === "opening" ? "almost there" : waiting || "asking for your desktop");
+  const said = sentence(stage.name === "opening" ? opening.text : waiting || "asking for your desktop");
   const current = sentence(shown.find((s) => s.state === "now")?.text ?? ""); // said once is enough for the eye
   return (
     <div className="panel waiting-panel">
@@ -57,7 +57,7 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
   );
 }
 
-const opening: Step = { name: "Picture", text: "The first picture is on its way", state: "now", seconds: undefined };
+const opening: Step = { name: "First frame", text: "Fetching the first picture", state: "now", seconds: undefined };
 
 function finished(s: Step): Step {
   return s.state === "now" ? { ...s, state: "done" } : s;
@@ -69,11 +69,11 @@ function StepLine({ step: s }: { step: Step }) {
       <span className="dot" aria-hidden="true">
         {s.state === "done" ? <Icon name="check" /> : s.state === "now" ? <span className="spinner" /> : null}
       </span>
-      <span className="what">
-        <span className="name">{s.name}</span>
-        {s.state === "now" && s.text && <span className="text">{sentence(s.text)}</span>}
+      <span className="what">{s.text || s.name}</span>
+      <span className="time">
+        {s.text && s.name.toLowerCase()}
+        {s.seconds !== undefined && <span className="took">{duration(s.seconds)}</span>}
       </span>
-      <span className="time">{s.seconds !== undefined && duration(s.seconds)}</span>
     </li>
   );
 }

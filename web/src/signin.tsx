@@ -11,6 +11,9 @@ export function takeCode(): string {
   return code;
 }
 
+// On this page "sign in again" is what was just tried.
+const again = { unauthenticated: "Check what you typed, or open a new sign-in link." };
+
 type Doing = "nothing" | "code" | "password" | "passkey";
 
 export function SignIn({ code, onDone }: { code: string; onDone: (first: boolean) => void }) {
@@ -74,7 +77,7 @@ export function SignIn({ code, onDone }: { code: string; onDone: (first: boolean
       <div className="panel signin">
         <Mark />
         <h1>Sign in to Consort</h1>
-        {fault !== undefined && <Notice fault={fault} />}
+        {fault !== undefined && <Notice fault={fault} next={again} />}
         {withdrawn && (
           <p role="status" className="quiet">
             No passkey was used. Try again, or sign in with your password.
@@ -96,7 +99,7 @@ export function SignIn({ code, onDone }: { code: string; onDone: (first: boolean
         {passkeysWork() && (
           <>
             <p className="or">or</p>
-            <button type="button" disabled={busy} onClick={() => void attempt("passkey", () => signInWithPasskey(""))}>
+            <button type="button" disabled={busy} onClick={() => void attempt("passkey", () => signInWithPasskey())}>
               <Icon name="key" /> Use a passkey
             </button>
           </>

@@ -1,12 +1,14 @@
 // What is, in words for people. Pure: objects in, words out.
 import { sentence } from "./call";
 import type { Estate } from "./estate";
-import type { Application, Clipboard, Desktop, DesktopState, Phase, Plan, Session, Work } from "./words";
+import type { Application, Clipboard, Desktop, Phase, Plan, Session, Work } from "./words";
 
 export type Tone = "rest" | "busy" | "good" | "bad";
 
-const states: Record<DesktopState, { text: string; tone: Tone }> = {
-  off: { text: "Off", tone: "rest" },
+const off = { text: "Off", tone: "rest" } as const;
+
+const states: Record<string, { text: string; tone: Tone }> = {
+  off,
   preparing: { text: "Being prepared", tone: "busy" },
   starting: { text: "Starting", tone: "busy" },
   running: { text: "Running", tone: "good" },
@@ -16,7 +18,7 @@ const states: Record<DesktopState, { text: string; tone: Tone }> = {
 
 export function stateOf(d: Desktop): { text: string; tone: Tone } {
   if (d.metadata.deleting) return { text: "Being removed", tone: "busy" };
-  return states[d.status?.state ?? "off"] ?? states.off;
+  return states[d.status?.state ?? "off"] ?? off;
 }
 
 /** troubleOf is why a desktop cannot be used, or empty. */

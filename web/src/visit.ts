@@ -4,7 +4,7 @@
 import { at, call, Fault } from "./call";
 import type { Estate } from "./estate";
 import { backoff } from "./watch";
-import type { Session } from "./words";
+import type { Session, Ticket } from "./words";
 
 export interface Screen {
   focus(): void;
@@ -122,7 +122,7 @@ export class Visit {
     }
     o.on({ name: "opening", session });
     const open = await viewer();
-    const ticket = await call<{ ticket: string }>(
+    const ticket = await call<Ticket>(
       "POST", at(o.project, "sessions", session.metadata.name, "ticket"), {}, this.#stop.signal,
     );
     if (this.#stop.signal.aborted) return true;
@@ -188,13 +188,15 @@ export class Visit {
   /** #over reports whether the visit was ended on purpose rather than by a broken connection. */
   #over(session: Session): boolean {
     const { estate, project, desktop, on } = this.#o;
+    if (!estate.link.live) return false; // what we know is old
     const s = estate.get("Session", session.metadata.project, session.metadata.name);
     const d = estate.get("Desktop", project, desktop);
-    if (s?.spec.end || (d && d.spec.power === "off")) {
-      on({ name: "ended", because: s?.status?.because || (s?.spec.end ? "it was ended from elsewhere" : "the desktop was turned off") });
-      return true;
-    }
-    return false;
+    let why = "";
+    if (!d) why = "the desktop was removed";
+    else if (d.spec.power === "off") why = "the desktop was turned off";
+    else if (!s || s.spec.end) why = "it was ended from elsewhere";
+    if (why) on({ name: "ended", because: s?.status?.because || why });
+    return why !== "";
   }
 }
 

@@ -7,7 +7,7 @@ import { Notice } from "./notice";
 import { addPasskey, passkeysWork } from "./passkey";
 import type { Me } from "./words";
 
-const shortest = 12;
+const shortest = 10;
 
 export function Welcome({ me, first, onDone }: { me: Me; first: boolean; onDone?: () => void }) {
   const [fault, setFault] = useState<unknown>();
@@ -32,7 +32,8 @@ export function Welcome({ me, first, onDone }: { me: Me; first: boolean; onDone?
     e.preventDefault();
     const form = e.currentTarget;
     void attempt(async () => {
-      await call("POST", "/v1/me/password", { password: new FormData(form).get("password") });
+      const given = new FormData(form);
+      await call("POST", "/v1/me/password", { password: given.get("password"), current: given.get("current") ?? "" });
       form.reset();
       return "Your password is set.";
     });
@@ -42,7 +43,7 @@ export function Welcome({ me, first, onDone }: { me: Me; first: boolean; onDone?
     <main className="centre">
       <div className="panel signin">
         <Mark />
-        <h1>{first ? `Welcome, ${me.title || me.person}` : "How you sign in"}</h1>
+        <h1>{first ? `Welcome, ${me.title || me.person || "administrator"}` : "How you sign in"}</h1>
         <p className="quiet">
           {first ? "The link you used works only once. Choose how you sign in next time." : "Add a passkey to this device, or set a new password."}
         </p>
@@ -62,7 +63,13 @@ export function Welcome({ me, first, onDone }: { me: Me; first: boolean; onDone?
           </>
         )}
         <form onSubmit={setPassword}>
-          <input type="text" name="person" autoComplete="username" value={me.person} readOnly hidden />
+          <input type="text" name="person" autoComplete="username" value={me.person ?? ""} readOnly hidden />
+          {!first && (
+            <label>
+              Current password, if you have one
+              <input name="current" type="password" autoComplete="current-password" />
+            </label>
+          )}
           <label>
             New password
             <input name="password" type="password" required minLength={shortest} autoComplete="new-password" aria-describedby="rule" />

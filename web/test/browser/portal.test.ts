@@ -201,12 +201,13 @@ describe("a desktop", () => {
   beforeEach(signIn);
 
   test("is reached with the keyboard alone, shows its phases, then its picture; typing changes it", async () => {
-    fake.pace = 400;
+    fake.holdAt = "desktop";
     await card("Ana's desk").getByRole("button", { name: /Connect/ }).focus();
     await page.keyboard.press("Enter");
-    await page.getByRole("list", { name: "Progress" }).getByText("Machine").waitFor();
-    await page.locator('[aria-current="step"]').getByText("Waiting until the desktop is drawn.").waitFor();
+    await page.locator('[aria-current="step"]').getByText("Drawing the desktop").waitFor();
+    expect(await page.getByRole("list", { name: "Progress" }).locator("li.done").count()).toBe(4);
     await accessible();
+    fake.goOn();
     await stage("open").waitFor();
     await until(async () => (await shades()) > 20);
     const before = await picture();
@@ -234,7 +235,7 @@ describe("a desktop", () => {
   });
 
   test("is left with Esc while it is brought up, and waits for nobody then", async () => {
-    fake.pace = 5000;
+    fake.holdAt = "boot";
     await card("Ana's desk").getByRole("button", { name: /Connect/ }).click();
     await page.locator('[aria-current="step"]').first().waitFor();
     await page.keyboard.press("Escape");
@@ -335,6 +336,15 @@ describe("a desktop", () => {
     await until(() => fake.seen.resets === 1);
     const patch = fake.seen.posts.find((p: { method: string }) => p.method === "PATCH");
     expect(patch).toMatchObject({ path: "/v1/projects/office/desktops/desk", type: "application/merge-patch+json" });
+  });
+
+  test("is turned off from its card after a yes", async () => {
+    const c = card("The books");
+    await c.getByRole("button", { name: "Turn off The books" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Turn off" }).click();
+    await c.getByText("Off", { exact: true }).waitFor();
+    expect(fake.get("Desktop", "books").spec.power).toBe("off");
+    expect(await c.getByRole("button", { name: /Turn off/ }).count()).toBe(0);
   });
 
   test("is left for good by Disconnect, and its last picture stays on the card", async () => {

@@ -14,11 +14,13 @@ const policy = [...readFileSync(join(web, "embed.go"), "utf8").split("const Poli
 const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 const plurals = { desktops: "Desktop", sessions: "Session", applications: "Application" };
 
-export const phases = [
-  ["place", "looking for a host with room"],
-  ["machine", "starting the machine"],
-  ["desktop", "waiting until the desktop is drawn"],
-  ["applications", "attaching Writer, Firefox, Sheets"],
+// As plane/control/lifecycle has them: told one by one as they begin.
+const phases = [
+  ["compose", "Putting the layers together"],
+  ["place", "Finding a place to run"],
+  ["start", "Starting the machine"],
+  ["boot", "Booting the system"],
+  ["desktop", "Drawing the desktop"],
 ];
 
 class Refusal extends Error {
@@ -30,6 +32,8 @@ class Refusal extends Error {
 
 export class Fake {
   pace = 300; // milliseconds a phase of Connect takes
+  holdAt = ""; // the phase that waits for goOn
+  goOn = () => undefined;
   code = "open-sesame";
   password = "correct horse battery";
   signedIn = new Set();
@@ -172,7 +176,11 @@ export class Fake {
     if (!o) throw new Refusal(404, "not-found", `${plural} ${name}: not there`);
     if (method === "PATCH") {
       const changed = this.put({ ...o, spec: { ...o.spec, ...body.spec } });
-      if (kind === "Session" && body.spec?.end) return this.status("Session", name, { state: "ended", because: "you ended it" });
+      if (kind === "Session" && body.spec?.end) {
+        for (const t of this.tunnels) if (t.session === name) t.ws.close();
+        return this.status("Session", name, { state: "ended", because: "you ended it" });
+      }
+      if (body.spec?.power === "off") return this.status("Desktop", name, { state: "off" });
       if (body.spec?.resets) this.seen.resets = body.spec.resets;
       return changed;
     }
@@ -189,7 +197,7 @@ export class Fake {
   #connect(d) {
     const live = [...this.objects.values()].find((o) => o.kind === "Session" && o.spec.desktop === d.metadata.name && o.status.state !== "ended");
     if (live) return live;
-    const s = this.put({ ...head("Session", `${d.metadata.name}-${randomBytes(3).toString("hex")}`), spec: { desktop: d.metadata.name, person: "ana" }, status: { state: "waiting", phases: phases.map(([name]) => ({ name })) } });
+    const s = this.put({ ...head("Session", `${d.metadata.name}-${randomBytes(3).toString("hex")}`), spec: { desktop: d.metadata.name, person: "ana" }, status: { state: "waiting" } });
     void this.#bringUp(d.metadata.name, s.metadata.name);
     return s;
   }
@@ -202,10 +210,9 @@ export class Fake {
     let done = [];
     for (const [name, text] of warm ? [] : phases) {
       const began = new Date().toISOString();
-      const rest = phases.slice(done.length + 1).map(([name]) => ({ name }));
       if (!alive()) return;
-      this.status("Session", session, { waiting: text, phases: [...done, { name, text, began }, ...rest] });
-      await new Promise((r) => setTimeout(r, this.pace));
+      this.status("Session", session, { waiting: text, phases: [...done, { name, text, began }] });
+      await new Promise((r) => (name === this.holdAt ? (this.goOn = r) : setTimeout(r, this.pace)));
       done = [...done, { name, text, began, ended: new Date().toISOString() }];
     }
     if (!alive()) return;
@@ -248,12 +255,12 @@ export class Fake {
       return void socket.end("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n");
     }
     this.ws.handleUpgrade(q, socket, rest, (ws) => {
-      const t = { ws, screen: serveScreen(ws, this.seen) };
+      const t = { ws, session, screen: serveScreen(ws, this.seen) };
       this.tunnels.add(t);
       this.status("Session", session, { state: "open" });
       ws.on("close", () => {
         this.tunnels.delete(t);
-        if (this.get("Session", session)?.status.state === "open") this.status("Session", session, { state: "ended", because: "the viewer went away" });
+        if (this.get("Session", session)?.status.state === "open") this.status("Session", session, { state: "ready", because: "The viewer or the desktop closed the connection." });
       });
     });
   }

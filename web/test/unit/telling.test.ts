@@ -5,7 +5,12 @@ import { applicationsOf, bytesOf, duration, frameOf, inkOn, stateOf, stepsOf, ti
 import type { Desktop, Phase, Resource, Session } from "../../src/words";
 import { symbolOf } from "../../src/drawer";
 
-const desk: Desktop = { kind: "Desktop", metadata: { name: "ana-desk", project: "p" }, spec: { blueprint: "clerk", person: "ana" } };
+const desk: Desktop = { apiVersion: "consort.dev/v1", kind: "Desktop", metadata: { name: "ana-desk", project: "p" }, spec: { blueprint: "clerk", person: "ana" } };
+
+function planned(context: string): Desktop {
+  const plan = { image: "", presentation: { name: "", protocol: "" }, context, guest: {}, hardware: { cpus: 1, memory: "1Gi", disks: [] } };
+  return { ...desk, status: { plan } };
+}
 
 function estateOf(...objects: object[]): Estate {
   const e = new Estate();
@@ -16,7 +21,7 @@ function estateOf(...objects: object[]): Estate {
 const named = (kind: string, name: string, spec: object, status = {}) => ({ kind, metadata: { name, project: "p" }, spec, status });
 
 function session(phases: Phase[]): Session {
-  return { kind: "Session", metadata: { name: "s", project: "p" }, spec: { desktop: "d", person: "ana" }, status: { phases } };
+  return { apiVersion: "consort.dev/v1", kind: "Session", metadata: { name: "s", project: "p" }, spec: { desktop: "d", person: "ana" }, status: { phases } };
 }
 
 describe("phases", () => {
@@ -64,13 +69,11 @@ describe("a desktop", () => {
       named("Blueprint", "clerk", { context: "vault" }),
     );
     expect(frameOf(e, desk)).toMatchObject({ title: "Vault", colour: "#8c2f39", clipboard: {} });
-    const planned = { ...desk, status: { plan: { image: "", presentation: { name: "", protocol: "" }, context: "work" } } };
-    expect(frameOf(e, planned).title).toBe("Work");
+        expect(frameOf(e, planned("work")).title).toBe("Work");
   });
 
   test("keeps a frame when its context is not for the person to read, and claims no policy", () => {
-    const planned = { ...desk, status: { plan: { image: "", presentation: { name: "", protocol: "" }, context: "secret" } } };
-    expect(frameOf(estateOf(), planned)).toMatchObject({ title: "Secret", clipboard: undefined });
+        expect(frameOf(estateOf(), planned("secret"))).toMatchObject({ title: "Secret", clipboard: undefined });
   });
 
   test("takes no colour that is not one", () => {

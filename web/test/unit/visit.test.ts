@@ -50,12 +50,19 @@ class Rig {
       on: (s) => this.stages.push(s),
       clipboard: () => undefined,
     });
+    this.estate.setLink({ live: true, tries: 0, next: 0 });
+    this.estate.put({
+      apiVersion: "consort.dev/v1",
+      kind: "Desktop",
+      metadata: { name: "d", project: "p", version: 1 },
+      spec: { blueprint: "b", person: "ana", power: "on" },
+    });
     this.done = this.visit.run();
   }
 
   at(state: "waiting" | "ready" | "open" | "ended", spec = {}): Session {
     const metadata = { name: "s1", project: "p", version: this.version++ };
-    return { kind: "Session", metadata, spec: { desktop: "d", person: "ana", ...spec }, status: { state, way: { name: "x", protocol: "rfb" }, because: "why not" } };
+    return { apiVersion: "consort.dev/v1", kind: "Session", metadata, spec: { desktop: "d", person: "ana", ...spec }, status: { state, way: { name: "x", protocol: "rfb" }, because: "why not" } };
   }
 
   move(s: Session): void {
@@ -126,7 +133,19 @@ describe("a visit", () => {
     s.screens[0]!.closed(true);
     await s.done;
     expect(s.stages.at(-1)).toEqual({ name: "ended", because: "why not" });
-    expect(s.screens).toHaveLength(1);
+    expect(s.calls.filter((c) => c === "POST connect")).toHaveLength(1);
+  });
+
+  test("does not turn a desktop on again that was turned off", async () => {
+    s.move(s.at("ready"));
+    await until(() => s.screens.length === 1);
+    s.screens[0]!.open();
+    const d = s.estate.get("Desktop", "p", "d")!;
+    s.estate.put({ ...d, metadata: { ...d.metadata, version: 2 }, spec: { ...d.spec, power: "off" } });
+    s.screens[0]!.closed(true);
+    await s.done;
+    expect(s.names.at(-1)).toBe("ended");
+    expect(s.calls.filter((c) => c === "POST connect")).toHaveLength(1);
   });
 
   test("says why a session ended that was never ready", async () => {

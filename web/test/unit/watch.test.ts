@@ -19,7 +19,7 @@ async function read(...parts: string[]): Promise<WatchEvent[]> {
 }
 
 function desktop(name: string, version: number): Desktop {
-  return { kind: "Desktop", metadata: { name, project: "p", version }, spec: { blueprint: "b", person: "ana" } };
+  return { apiVersion: "consort.dev/v1", kind: "Desktop", metadata: { name, project: "p", version }, spec: { blueprint: "b", person: "ana" } };
 }
 
 const put = (name: string, version: number) => JSON.stringify({ type: "put", version, object: desktop(name, version) }) + "\n";
