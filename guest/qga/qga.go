@@ -131,24 +131,50 @@ func (s status) output() Output {
 	return o
 }
 
-// ask has one command answered. The connection is in step afterwards, or closed.
-func (c *Client) ask(ctx context.Context, command string, args, result any) error {
+// Shutdown tells the guest to power off and returns once it has been told: an
+// agent that obeys does not answer.
+func (c *Client) Shutdown(ctx context.Context) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	defer c.end()
+	defer c.drop()
+	return c.speak(ctx, answerLimit, func() error {
+		_, err := io.WriteString(c.conn, `{"execute":"guest-shutdown","arguments":{"mode":"powerdown"}}`+"\n")
+		return err
+	})
+}
+
+// begin takes the turn to speak, with the agent in step.
+func (c *Client) begin(ctx context.Context) error {
 	select {
 	case <-c.turn:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { c.turn <- struct{}{} }()
-	if c.life.Err() != nil {
-		return fault.Unavailable.Errorf("the machine has gone")
+	err := c.life.Err()
+	if err == nil {
+		err = c.sync(ctx)
 	}
-	if err := c.sync(ctx); err != nil {
-		c.drop()
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return ctx.Err()
-		}
-		return fault.Unavailable.Errorf("the guest agent does not answer: %w", err)
+	if err == nil {
+		return nil
 	}
+	c.drop()
+	c.end()
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	return fault.Unavailable.Errorf("the guest agent does not answer: %w", err)
+}
+
+func (c *Client) end() { c.turn <- struct{}{} }
+
+// ask has one command answered. The connection is in step afterwards, or closed.
+func (c *Client) ask(ctx context.Context, command string, args, result any) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	defer c.end()
 	err := c.speak(ctx, answerLimit, func() error {
 		line, err := json.Marshal(map[string]any{"execute": command, "arguments": args})
 		if err != nil {

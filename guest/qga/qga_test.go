@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"consort.dev/consort/fault"
 )
@@ -162,6 +163,21 @@ func TestAClientGetsIntoStepAgain(t *testing.T) {
 		a.becomes("", 1)
 		if _, err := c.Run(t.Context(), []string{"true"}, nil); err != nil || a.dials != 2 {
 			t.Errorf("second Run = %v after %d dials, want success after 2", err, a.dials)
+		}
+	})
+}
+
+func TestShutdownWaitsForNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &agent{mute: "guest-shutdown"}
+		c := New(a.dial)
+		defer c.Close()
+		begin := time.Now()
+		if err := c.Shutdown(t.Context()); err != nil || time.Since(begin) > 0 {
+			t.Errorf("Shutdown = %v after %v, want success at once", err, time.Since(begin))
+		}
+		if _, err := c.Run(t.Context(), []string{"true"}, nil); err != nil {
+			t.Errorf("a command after it: %v", err)
 		}
 	})
 }

@@ -44,8 +44,19 @@ type Bench struct {
 // Run tests the driver that open returns. It calls open once per promise, and
 // each host must start empty. A promise about an ability that the host does not
 // declare, or that its base cannot show, is skipped by name.
-func Run(t *testing.T, open func(*testing.T) Bench) {
+func Run(t *testing.T, open func(*testing.T) Bench) { run(t, open, func(promise) bool { return true }) }
+
+// RunOS tests only what needs an operating system in the base: a host is held
+// to the rest with a base that boots at once.
+func RunOS(t *testing.T, open func(*testing.T) Bench) {
+	run(t, open, func(p promise) bool { return p.os })
+}
+
+func run(t *testing.T, open func(*testing.T) Bench, which func(promise) bool) {
 	for _, p := range promises {
+		if !which(p) {
+			continue
+		}
 		t.Run(p.name, func(t *testing.T) {
 			b := open(t)
 			d, err := b.Host.Describe(t.Context())

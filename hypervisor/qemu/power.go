@@ -168,7 +168,7 @@ func (m *machine) stop(ctx context.Context, grace time.Duration) error {
 		m.disconnect()
 		return err
 	}
-	if grace > 0 && m.tell(ctx, "system_powerdown") == nil {
+	if grace > 0 && m.ask(ctx) {
 		if err := m.awaitEnd(ctx, grace); err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -183,6 +183,24 @@ func (m *machine) stop(ctx context.Context, grace time.Duration) error {
 		return fault.Stuck.Errorf("machine %s does not end: %w", m.id, err)
 	}
 	return m.awaitEnd(ctx, quitLimit)
+}
+
+// ask asks the guest to power off, by its power button and through its agent:
+// desktops without a login daemon hear no button. It reports whether there is
+// anything to wait for.
+func (m *machine) ask(ctx context.Context) bool {
+	if m.tell(ctx, "system_powerdown") != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, quitLimit)
+	defer cancel()
+	if c := m.controller(); c != nil && listens(ctx, c) == nil {
+		m.mu.Lock()
+		agent := m.agent
+		m.mu.Unlock()
+		agent.Shutdown(ctx) // one that does not answer has the button
+	}
+	return true
 }
 
 // tell sends a command to the process, connecting first where needed.
