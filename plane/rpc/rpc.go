@@ -11,18 +11,13 @@ import (
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
+	"consort.dev/consort/plane/auth"
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/store"
 )
 
 // Caller is who asks.
-type Caller struct {
-	Person string
-	Admin  bool
-	Groups []string
-	Scopes []string
-	Agent  string // the hypervisor whose agent it is
-}
+type Caller = auth.Caller
 
 // Auth knows callers and what they may do.
 type Auth interface {

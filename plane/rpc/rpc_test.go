@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,12 +20,15 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/plane/auth"
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var _ Auth = (*auth.Auth)(nil)
 
 // guards is an Auth of fixed tokens: "root" is an administrator, "agent-a" the
 // agent of hypervisor a, any other token a person of that name, who sees what
@@ -103,10 +107,14 @@ type plane struct {
 
 func start(t *testing.T) *plane {
 	t.Helper()
-	uids := 0
-	s := store.New(mem.Open(mem.Options{Now: time.Now}), store.Options{Now: time.Now, NewUID: func() string {
-		uids++
-		return fmt.Sprintf("00000000-0000-4000-8000-%012d", uids)
+	return startOver(t, mem.Open(mem.Options{Now: time.Now}))
+}
+
+func startOver(t *testing.T, kv store.KV) *plane {
+	t.Helper()
+	var uids atomic.Int64
+	s := store.New(kv, store.Options{Now: time.Now, NewUID: func() string {
+		return fmt.Sprintf("00000000-0000-4000-8000-%012d", uids.Add(1))
 	}})
 	p := &plane{t: t, store: s, calls: calls.New(rand.Reader), log: new(bytes.Buffer)}
 	srv, err := New(Options{
