@@ -1,0 +1,71 @@
+// What a person does on the first day, in Debian's Chromium against a real
+// Consort: LINK is the sign-in link, DESKTOP a card's name, APPLICATION what is
+// started from the toolbar. The last line printed says what was seen, as JSON.
+import { chromium } from "playwright-core";
+
+const { LINK, DESKTOP, APPLICATION, SHOTS } = process.env;
+const patience = 8 * 60_000; // software emulation on two busy cores
+const saw = { Connected: false, Typed: false, Started: false, FirstFrame: 0 };
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"],
+});
+try {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 860 }, reducedMotion: "reduce" });
+  page.on("pageerror", (e) => console.log("page error:", e.message));
+  page.on("console", (m) => m.type() === "error" && console.log("console:", m.text()));
+  const shot = async (name) => SHOTS && page.screenshot({ path: `${SHOTS}/${name}.png` });
+
+  await page.goto(LINK);
+  await page.getByRole("button", { name: "Later" }).click();
+  const card = page.getByRole("article", { name: DESKTOP });
+  await card.waitFor();
+  await shot("home");
+  const pressed = Date.now();
+  await card.getByRole("button", { name: `Connect to ${DESKTOP}` }).click();
+  await page.getByRole("list", { name: "Progress" }).waitFor({ timeout: 10_000 }).catch(() => {});
+  await shot("progress");
+  await page.locator(".desk[data-stage=open]").waitFor({ timeout: patience });
+  const before = await drawn(page, () => true);
+  saw.FirstFrame = Date.now() - pressed;
+  saw.Connected = true;
+  await shot("desktop");
+
+  await page.locator(".pixels canvas").click({ position: { x: 300, y: 250 } });
+  await page.keyboard.type("echo this was typed in a browser", { delay: 20 });
+  await page.keyboard.press("Enter");
+  const typed = await drawn(page, (p) => p !== before);
+  saw.Typed = true;
+  await shot("typed");
+
+  await page.getByRole("toolbar").getByRole("button", { name: "Applications" }).click();
+  await page.getByRole("menuitem", { name: APPLICATION }).or(page.getByRole("button", { name: new RegExp(APPLICATION) })).first().click();
+  await drawn(page, (p) => p !== typed);
+  saw.Started = true;
+  await shot("application");
+  console.log(JSON.stringify(saw));
+} catch (e) {
+  console.log(String(e));
+  console.log(JSON.stringify(saw));
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+
+/** drawn waits until the guest's picture is more than one colour and wanted, and returns it. */
+async function drawn(page, wanted) {
+  for (const end = Date.now() + patience; ; ) {
+    const p = await page.evaluate(() => {
+      const c = document.querySelector(".pixels canvas");
+      if (!c?.width) return "";
+      const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+      const seen = new Set();
+      for (let i = 0; i < d.length && seen.size < 4; i += 404) seen.add((d[i] << 16) | (d[i + 1] << 8) | d[i + 2]);
+      return seen.size < 4 ? "" : c.toDataURL("image/jpeg", 0.5);
+    });
+    if (p && wanted(p)) return p;
+    if (Date.now() > end) throw new Error("the picture did not change in time");
+    await new Promise((r) => setTimeout(r, 250));
+  }
+}
