@@ -40,7 +40,8 @@ try {
   await shot("typed");
 
   await page.getByRole("toolbar").getByRole("button", { name: "Applications" }).click();
-  await page.getByRole("menuitem", { name: APPLICATION }).or(page.getByRole("button", { name: new RegExp(APPLICATION) })).first().click();
+  await page.getByRole("button", { name: `Start ${APPLICATION}` }).click();
+  await page.getByText(`${APPLICATION} is running.`).waitFor({ timeout: patience });
   await drawn(page, (p) => p !== typed);
   saw.Started = true;
   await shot("application");
