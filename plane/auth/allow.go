@@ -29,25 +29,40 @@ const (
 
 // verbs names them. Listing and watching are getting many.
 func verbs(name string) (rights, bool) {
-	v, ok := map[string]rights{
-		"get": get, "list": get, "watch": get, "create": create, "update": update,
-		"delete": remove, "connect": connect, "start": start, "status": status,
-	}[name]
-	return v, ok
+	switch name {
+	case "get", "list", "watch":
+		return get, true
+	case "create":
+		return create, true
+	case "update":
+		return update, true
+	case "delete":
+		return remove, true
+	case "connect":
+		return connect, true
+	case "start":
+		return start, true
+	case "status":
+		return status, true
+	}
+	return none, false
 }
 
 // question is who asks about what. The caller is no administrator.
 type question struct {
 	ctx    context.Context
+	rows   map[estate.Kind]row
 	view   *view
 	caller Caller
 	ref    estate.Ref
 }
 
+// row says what a person and what an agent may do with an object of a kind.
+type row struct{ person, agent func(*question) rights }
+
 // rows says for every kind what somebody may do with an object of it. A kind
 // without a row is nobody's: adding one without a row fails TestEveryKindHasARow.
-func rows() map[estate.Kind]struct{ person, agent func(*question) rights } {
-	type row = struct{ person, agent func(*question) rights }
+func rows() map[estate.Kind]row {
 	return map[estate.Kind]row{
 		"Project":     {projectOf, nothing},
 		"Person":      {personOf, nothing},
@@ -85,7 +100,7 @@ func (a *Auth) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref)
 	if c.Person != "" {
 		c.Groups = v.groupsOf(c.Person) // a watch may be older than a group
 	}
-	q := &question{ctx, v, c, ref}
+	q := &question{ctx, a.rows, v, c, ref}
 	have := q.rights()
 	switch {
 	case have&want != 0:
@@ -100,7 +115,7 @@ func (a *Auth) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref)
 
 // rights returns everything the caller may do with the object.
 func (q *question) rights() rights {
-	row, known := rows()[q.ref.Kind]
+	row, known := q.rows[q.ref.Kind]
 	limit := limits(q.caller.Scopes)
 	switch {
 	case !known || q.caller.Person == "" && q.caller.Agent == "" && !q.caller.Admin:
@@ -250,7 +265,7 @@ func machineOf(q *question) rights {
 	if !ok || m.Metadata.Owner == nil || m.Metadata.Owner.Kind != "Desktop" {
 		return none
 	}
-	its := &question{q.ctx, q.view, q.caller, *m.Metadata.Owner}
+	its := &question{q.ctx, q.rows, q.view, q.caller, *m.Metadata.Owner}
 	return desktopOf(its) & get
 }
 
@@ -290,7 +305,7 @@ func about(q *question) rights {
 	if on.Name == "" || on.Kind == "Operation" || on.Kind == "Event" {
 		return none
 	}
-	its := &question{q.ctx, q.view, q.caller, on}
+	its := &question{q.ctx, q.rows, q.view, q.caller, on}
 	return its.rights() & get
 }
 

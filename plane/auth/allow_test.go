@@ -176,7 +176,7 @@ func TestMatrixFromMemory(t *testing.T) {
 }
 
 // until polls the condition.
-func until(t *testing.T, what string, holds func() bool) {
+func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	late := time.After(10 * time.Second)
 	for !holds() {

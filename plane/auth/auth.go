@@ -43,8 +43,9 @@ type Options struct {
 type Auth struct {
 	Options
 	index   index
+	rows    map[estate.Kind]row
 	hashing chan struct{} // a token for each password that may be worked on at once
-	decoy   string        // hash of nothing, for persons who have none
+	decoy   string        // fits no password, for persons who have none
 	persons *limiter
 	places  *limiter
 	cross   http.CrossOriginProtection
@@ -53,26 +54,25 @@ type Auth struct {
 // New returns an Auth.
 func New(o Options) (*Auth, error) {
 	if o.Cost == (Cost{}) {
-		o.Cost = DefaultCost
+		o.Cost = DefaultCost()
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Auth{
 		Options: o,
+		rows:    rows(),
 		hashing: make(chan struct{}, hashers),
 		// Ten tries at once for one person, then one in six seconds; twice that
 		// for one address, behind which many persons may sit.
 		persons: newLimiter(o.Now, 10, 6*time.Second),
 		places:  newLimiter(o.Now, 20, 3*time.Second),
 	}
-	secret, err := a.secret()
-	if err != nil {
-		return nil, err
+	var nobodys [48]byte // salt and sum of no password
+	if _, err := io.ReadFull(o.Random, nobodys[:]); err != nil {
+		return nil, fault.Internal.Errorf("read randomness: %w", err)
 	}
-	if a.decoy, err = a.hash(context.Background(), secret); err != nil {
-		return nil, err
-	}
+	a.decoy = phc(o.Cost, nobodys[:16], nobodys[16:])
 	return a, nil
 }
 

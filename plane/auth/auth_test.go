@@ -31,7 +31,7 @@ type world struct {
 // cheap makes a password guess cost little, where the cost is not the point.
 var cheap = auth.Cost{Memory: 64, Rounds: 1, Threads: 1}
 
-func newWorld(t *testing.T, cost auth.Cost) *world {
+func newWorld(t testing.TB, cost auth.Cost) *world {
 	t.Helper()
 	w := &world{now: time.Now()}
 	w.store = store.New(mem.Open(mem.Options{Now: w.clock}), store.Options{Now: w.clock})
@@ -58,7 +58,7 @@ func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func (w *world) create(t *testing.T, r estate.Resource) {
+func (w *world) create(t testing.TB, r estate.Resource) {
 	t.Helper()
 	if err := w.store.Create(t.Context(), r); err != nil {
 		t.Fatal(err)

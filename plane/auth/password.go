@@ -22,12 +22,12 @@ type Cost struct {
 	Threads uint8
 }
 
-// DefaultCost is the second choice of RFC 9106 with half its memory: about
-// 50 ms here.
-var DefaultCost = Cost{Memory: 32 << 10, Rounds: 3, Threads: 1}
+// DefaultCost is the least that OWASP's password storage cheat sheet advises
+// for argon2id.
+func DefaultCost() Cost { return Cost{Memory: 19 << 10, Rounds: 2, Threads: 1} }
 
 const (
-	hashers          = 2   // passwords worked on at once, of DefaultCost memory each
+	hashers          = 2   // passwords worked on at once, each with the memory of its Cost
 	shortestPassword = 10  // characters
 	longestPassword  = 256 // bytes
 )
@@ -47,9 +47,14 @@ func (a *Auth) hash(ctx context.Context, secret string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return phc(a.Cost, salt, sum), nil
+}
+
+// phc writes a hash as the PHC string format has it.
+func phc(c Cost, salt, sum []byte) string {
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version,
-		a.Cost.Memory, a.Cost.Rounds, a.Cost.Threads, b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
+		c.Memory, c.Rounds, c.Threads, b64.EncodeToString(salt), b64.EncodeToString(sum))
 }
 
 // argon works the hash out when it is its turn.
