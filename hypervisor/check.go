@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -22,6 +23,9 @@ var (
 // maxSerial is the length of a virtio disk's serial number (virtio 1.2, 5.2.6.1).
 const maxSerial = 20
 
+// maxName is what fits a window's title.
+const maxName = 200
+
 // minMemory is the least memory a machine may have.
 const minMemory = 16 * estate.MiB
 
@@ -31,6 +35,9 @@ func check(def driver.Definition) error {
 	add := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
 	if !idRule.MatchString(string(def.ID)) {
 		add("%q is not a machine ID: it must be a UUID in lower case", def.ID)
+	}
+	if strings.ContainsFunc(def.Name, unicode.IsControl) || len(def.Name) > maxName {
+		add("%q is not a machine's name: at most %d bytes without control characters", def.Name, maxName)
 	}
 	if def.CPUs < 1 || def.CPUs > 256 {
 		add("%d CPUs are not between 1 and 256", def.CPUs)

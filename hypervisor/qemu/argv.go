@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,7 +82,7 @@ func (l launch) argv() []string {
 		"-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy",
 	}
 	if d.Firmware == estate.UEFI {
-		args = append(args, fdset(l.code), blockdev(fileNode("code", l.code, true)),
+		args = slices.Concat(args, fdset(l.code), blockdev(fileNode("code", l.code, true)),
 			fdset(l.vars), blockdev(fileNode("vars", l.vars, false)))
 	}
 	for i, disk := range d.Disks {
@@ -93,21 +94,22 @@ func (l launch) argv() []string {
 	for i := range slots {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
 	}
-	return flatten(args)
+	return args
 }
 
 // disk returns the words for one disk: its files, its formats as recorded, and
 // the device a guest sees.
 func (l launch) disk(i int, d driver.Disk) []string {
 	f, name := l.disks[i], "disk-"+d.Name
-	words := []string{fdset(f.file), blockdev(fileNode(name+"-file", f.file, d.ReadOnly))}
+	words := slices.Concat(fdset(f.file), blockdev(fileNode(name+"-file", f.file, d.ReadOnly)))
 	node := formatNode(name, f.Format, d.ReadOnly)
 	if f.OnBase {
-		words = append(words, fdset(f.base), blockdev(fileNode(name+"-base-file", f.base, true)),
+		words = slices.Concat(words, fdset(f.base), blockdev(fileNode(name+"-base-file", f.base, true)),
 			blockdev(formatNode(name+"-base", d.Base.Format, true)))
 		node["backing"] = name + "-base"
 	}
-	return append(words, blockdev(node), "-device", blockDevice(name, name, d.Name)+fmt.Sprintf(",bootindex=%d", i+1))
+	device := fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s,serial=%s,bootindex=%d", name, name, d.Name, i+1)
+	return slices.Concat(words, blockdev(node), []string{"-device", device})
 }
 
 func (l launch) nic(i int, n driver.NIC) []string {
@@ -136,10 +138,6 @@ func screen(s estate.Screen) string {
 	return fmt.Sprintf("VGA,id=screen,edid=on,xres=%d,yres=%d,vgamem_mb=%d", w, h, mem)
 }
 
-func blockDevice(id, node, serial string) string {
-	return "virtio-blk-pci,id=" + id + ",drive=" + node + ",serial=" + serial
-}
-
 // node is the JSON of a block node.
 type node map[string]any
 
@@ -159,12 +157,9 @@ func formatNode(name string, format estate.DiskFormat, readOnly bool) node {
 	return n
 }
 
-// Two words of the command line travel as one string until flatten.
-const gap = "\x00"
+func fdset(fd int) []string { return []string{"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd)} }
 
-func fdset(fd int) string { return fmt.Sprintf("-add-fd%sfd=%d,set=%d", gap, fd, fd) }
-
-func blockdev(n node) string { return "-blockdev" + gap + marshal(n) }
+func blockdev(n node) []string { return []string{"-blockdev", marshal(n)} }
 
 func marshal(n node) string {
 	b, err := json.Marshal(n)
@@ -172,8 +167,4 @@ func marshal(n node) string {
 		panic(err) // strings, booleans and maps of them marshal
 	}
 	return string(b)
-}
-
-func flatten(args []string) []string {
-	return strings.Split(strings.Join(args, gap), gap)
 }
