@@ -89,6 +89,13 @@ func (c *Client) OpenCall(ctx context.Context, id string) (net.Conn, error) {
 	return tunnel, nil
 }
 
+// RefuseCall answers a call with the reason why there will be no tunnel, so
+// that nobody waits for it.
+func (c *Client) RefuseCall(ctx context.Context, id string, why error) error {
+	_, err := answer[Empty](ctx, c, CallPath(id)+"/refuse", NewProblem(why))
+	return err
+}
+
 // upgrade turns the fresh connection into a tunnel.
 func (c *Client) upgrade(conn net.Conn, path string) (net.Conn, error) {
 	u := &url.URL{Scheme: c.base.Scheme, Host: c.base.Host}

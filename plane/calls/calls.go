@@ -9,10 +9,14 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/fault"
 )
+
+// answerLimit is how long an agent has to open a tunnel.
+const answerLimit = 30 * time.Second
 
 // Broker brings callers and agents together. It is safe for concurrent use.
 type Broker struct {
@@ -33,6 +37,7 @@ type line struct {
 type wait struct {
 	hypervisor string
 	conn       chan net.Conn // unbuffered: a tunnel is handed over or closed
+	refused    chan error    // holds the agent's reason
 	ended      chan struct{} // the caller has gone
 }
 
@@ -42,15 +47,18 @@ func New(random io.Reader) *Broker {
 }
 
 // Dial calls the agent of the hypervisor and returns the tunnel it opens. The
-// call's ID is chosen here. An agent that does not listen, or goes away before
-// it answers, is fault.Unavailable; so is the end of ctx.
+// call's ID is chosen here. An agent that refuses gives the error; one that
+// does not listen, goes away before it answers, or takes half a minute is
+// fault.Unavailable; so is the end of ctx.
 func (b *Broker) Dial(ctx context.Context, hypervisor string, call api.Call) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, fault.Unavailable.Errorf("nothing came in %s", answerLimit))
+	defer cancel()
 	var id [16]byte
 	if _, err := io.ReadFull(b.random, id[:]); err != nil {
 		return nil, fault.Internal.Errorf("name a call: %w", err)
 	}
 	call.ID = hex.EncodeToString(id[:])
-	w := &wait{hypervisor: hypervisor, conn: make(chan net.Conn), ended: make(chan struct{})}
+	w := &wait{hypervisor, make(chan net.Conn), make(chan error, 1), make(chan struct{})}
 	b.mu.Lock()
 	l := b.lines[hypervisor]
 	if l != nil {
@@ -73,6 +81,8 @@ func (b *Broker) Dial(ctx context.Context, hypervisor string, call api.Call) (ne
 			told = nil
 		case conn := <-w.conn:
 			return conn, nil
+		case err := <-w.refused:
+			return nil, fault.KindOf(err).Errorf("reach machine %s: %w", call.Machine, err)
 		case <-l.ended:
 			return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s went away; try again", call.Machine, hypervisor)
 		case <-ctx.Done():
@@ -126,13 +136,10 @@ func (b *Broker) Listening(hypervisor string) bool {
 // once; one that does not wait, or waits for another hypervisor's agent, is
 // fault.NotFound.
 func (b *Broker) Answer(hypervisor, id string) (func(net.Conn), error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w := b.waiting[id]
-	if w == nil || w.hypervisor != hypervisor {
-		return nil, fault.NotFound.Errorf("answer a call: no call of that name waits for the agent of hypervisor %s", hypervisor)
+	w, err := b.take(hypervisor, id)
+	if err != nil {
+		return nil, err
 	}
-	delete(b.waiting, id)
 	return func(conn net.Conn) {
 		select {
 		case w.conn <- conn:
@@ -140,6 +147,28 @@ func (b *Broker) Answer(hypervisor, id string) (func(net.Conn), error) {
 			conn.Close()
 		}
 	}, nil
+}
+
+// Refuse tells the caller why there will be no tunnel. Like Answer it takes the
+// call, once.
+func (b *Broker) Refuse(hypervisor, id string, why error) error {
+	w, err := b.take(hypervisor, id)
+	if err == nil {
+		w.refused <- why
+	}
+	return err
+}
+
+// take returns the call that waits, and lets nobody else have it.
+func (b *Broker) take(hypervisor, id string) (*wait, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.waiting[id]
+	if w == nil || w.hypervisor != hypervisor {
+		return nil, fault.NotFound.Errorf("answer a call: no call of that name waits for the agent of hypervisor %s", hypervisor)
+	}
+	delete(b.waiting, id)
+	return w, nil
 }
 
 // Whose returns the hypervisor whose agent the call waits for, or "".

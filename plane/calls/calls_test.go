@@ -88,6 +88,31 @@ func TestDialEndsWhenTheAgentGoesAway(t *testing.T) {
 	}
 }
 
+func TestARefusedCallGivesTheAgentsReason(t *testing.T) {
+	b := New(rand.Reader)
+	got, end, cancel := listen(t, b, "a")
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Dial(t.Context(), "a", api.Call{Machine: "m"})
+		done <- err
+	}()
+	call := <-got
+	if err := b.Refuse("b", call.ID, fault.Busy); !errors.Is(err, fault.NotFound) {
+		t.Errorf("another hypervisor refuses: got %v, want not-found", err)
+	}
+	if err := b.Refuse("a", call.ID, fault.Conflict.Errorf("it is off")); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; !errors.Is(err, fault.Conflict) || err.Error() != "reach machine m: it is off" {
+		t.Errorf("got %v, want the agent's reason", err)
+	}
+	if err := b.Refuse("a", call.ID, fault.Busy); !errors.Is(err, fault.NotFound) {
+		t.Errorf("twice: got %v, want not-found", err)
+	}
+	cancel()
+	<-end
+}
+
 func TestATunnelForACallerWhoHasGoneIsClosed(t *testing.T) {
 	b := New(rand.Reader)
 	got, end, cancel := listen(t, b, "a")

@@ -391,6 +391,31 @@ func TestATunnelOfAnotherHypervisorIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnAgentThatRefusesIsHeardAtOnce(t *testing.T) {
+	p := start(t)
+	p.office()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a := p.as("agent-a")
+	in := a.Calls(ctx, "a", nil)
+	eventually(t, "the agent listens", func() bool { return p.calls.Listening("a") })
+	dialled := make(chan error, 1)
+	go func() {
+		_, err := p.calls.Dial(ctx, "a", api.Call{Verb: api.CallDisplay, Machine: "m"})
+		dialled <- err
+	}()
+	call := <-in
+	if err := p.as("agent-b").RefuseCall(ctx, call.ID, fault.Busy); !errors.Is(err, fault.NotFound) {
+		t.Errorf("another's agent: got %v, want not-found", err)
+	}
+	if err := a.RefuseCall(ctx, call.ID, fault.Conflict.Errorf("the machine is off")); err != nil {
+		t.Error(err)
+	}
+	if err := <-dialled; !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "the machine is off") {
+		t.Errorf("got %v, want the agent's words", err)
+	}
+}
+
 func TestMeAndOffersSayWhoAndWhat(t *testing.T) {
 	p := start(t)
 	p.office()

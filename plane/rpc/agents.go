@@ -127,17 +127,45 @@ func (c *call) calls() error {
 	}
 }
 
+// answering returns the hypervisor whose agent the caller is. The
+// administrator at the socket is every agent: the one in the plane's own
+// process comes that way.
+func (c *call) answering(id string) (string, error) {
+	switch {
+	case c.caller.Agent != "":
+		return c.caller.Agent, nil
+	case c.caller.Admin:
+		return c.Calls.Whose(id), nil
+	}
+	return "", fault.Denied.Errorf("answer a call: only agents may")
+}
+
+// refuse passes the agent's reason on to who waits for its tunnel.
+func (c *call) refuse() error {
+	id := c.r.PathValue("id")
+	hypervisor, err := c.answering(id)
+	if err != nil {
+		return err
+	}
+	why := new(api.Problem)
+	if err := c.message(why); err != nil {
+		return err
+	}
+	if err := c.Calls.Refuse(hypervisor, id, why); err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, api.Empty{})
+}
+
 // answer turns the request into the tunnel that a call waits for.
 func (c *call) answer() error {
-	hypervisor, id := c.caller.Agent, c.r.PathValue("id")
+	id := c.r.PathValue("id")
+	hypervisor, err := c.answering(id)
 	if c.r.Header.Get("Upgrade") != api.TunnelUpgrade {
 		return fault.Invalid.Errorf("answer a call: say Connection: Upgrade and Upgrade: %s, over HTTP/1.1", api.TunnelUpgrade)
 	}
-	if c.caller.Admin && hypervisor == "" {
-		hypervisor = c.Calls.Whose(id) // the agent in the plane's own process
-	}
-	if hypervisor == "" {
-		return fault.Denied.Errorf("answer a call: only agents may")
+	if err != nil {
+		return err
 	}
 	give, err := c.Calls.Answer(hypervisor, id)
 	if err != nil {

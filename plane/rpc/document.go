@@ -205,10 +205,11 @@ func (d describer) act(op *huma.Operation, r route) {
 		"join":             {"An agent says that it is there.", nil, d.of(api.JoinReply{}), 200},
 		"alive":            {"An agent renews its lease.", d.of(api.AliveRequest{}), d.of(api.Empty{}), 200},
 		"calls":            {"An agent listens for calls: one line each; empty ones are signs of life.", nil, d.of(api.Call{}), 200},
+		"refuseCall":       {"An agent says why it opens no tunnel for a call.", d.of(api.Problem{}), d.of(api.Empty{}), 200},
 		"answerCall":       {"An agent answers a call with a tunnel of raw bytes (Upgrade: " + api.TunnelUpgrade + ").", nil, nil, 101},
 	}[r.id]
 	op.Summary = w.summary
-	if strings.Contains(" join alive calls answerCall ", " "+r.id+" ") {
+	if strings.Contains(" join alive calls answerCall refuseCall ", " "+r.id+" ") {
 		op.Tags = []string{"agents"}
 	}
 	if r.id == "watch" {

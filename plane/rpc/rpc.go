@@ -181,6 +181,7 @@ func (s *Server) routes() []route {
 		route{id: "alive", method: "POST", path: "/v1/hypervisors/{name}/alive", kind: hypervisor, serve: (*call).alive},
 		route{id: "calls", method: "GET", path: "/v1/hypervisors/{name}/calls", kind: hypervisor, serve: (*call).calls, endless: true},
 		route{id: "answerCall", method: "POST", path: "/v1/calls/{id}", serve: (*call).answer, endless: true},
+		route{id: "refuseCall", method: "POST", path: "/v1/calls/{id}/refuse", serve: (*call).refuse},
 	)
 }
 
