@@ -61,9 +61,10 @@ var mayImport = map[string]string{
 	"plane/control/lifecycle": "estate fault plane/store plane/control compose",
 	"gateway":                 "estate fault api plane/store presentation presentation/driver",
 
-	"internal/":    "",
-	"internal/qmp": "fault",
-	"internal/rfb": "fault",
+	"internal/":      "",
+	"internal/qmp":   "fault",
+	"internal/rfb":   "fault",
+	"internal/vdisk": "internal/vdisk/vdisktest",
 
 	"web":  "",
 	"cmd/": "*",
