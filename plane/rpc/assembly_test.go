@@ -22,11 +22,11 @@ import (
 	"consort.dev/consort/plane/store/mem"
 )
 
-// TestTheRealPartsFitTogether runs the server over the real auth: an
-// administrator at a unix socket, a person in a browser.
-func TestTheRealPartsFitTogether(t *testing.T) {
+// assembled is the server over the real auth, with both its doors: the unix
+// socket at path, and p.http.
+func assembled(t *testing.T) (p *plane, a *auth.Auth, path string) {
+	t.Helper()
 	s := store.New(mem.Open(mem.Options{}), store.Options{Now: time.Now, NewUID: rand.Text})
-	defer s.Close()
 	a, err := auth.New(auth.Options{Store: s, Now: time.Now, Random: rand.Reader})
 	if err != nil {
 		t.Fatal(err)
@@ -38,23 +38,26 @@ func TestTheRealPartsFitTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "s")
+	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := &http.Server{Handler: srv, ConnContext: auth.Trust}
+	local, public := &http.Server{Handler: srv, ConnContext: auth.Trust}, httptest.NewServer(srv)
 	go func() { _ = local.Serve(l) }()
-	defer local.Close()
-	public := httptest.NewServer(srv)
-	defer public.Close()
+	t.Cleanup(func() { local.Close(); public.Close(); s.Close() })
+	return &plane{t: t, store: s, http: public}, a, path
+}
 
+// TestTheRealPartsFitTogether meets an administrator at the unix socket and a
+// person in a browser.
+func TestTheRealPartsFitTogether(t *testing.T) {
+	p, a, path := assembled(t)
 	root, err := api.NewClient(api.Options{Server: path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	p := &plane{t: t, store: s}
 	desks := []estate.Resource{
 		project("p"), person("ana"), person("ben"), network("lan"), context0("work", "lan"), image("debian"),
 		blueprint("office"), desktop("desk", "ana"), desktop("other", "ben"),
@@ -70,8 +73,8 @@ func TestTheRealPartsFitTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	public := p.http
 	public.Client().Jar = jar
-	p.http = public
 	p.curl("", "GET", "/v1/me", "").want(t, "before", http.StatusUnauthorized)
 	p.curl("", "POST", "/v1/sign-in/code", `{"code":"`+code+`"}`, "Origin", public.URL).want(t, "sign in", http.StatusOK)
 	p.curl("", "GET", "/v1/me", "").want(t, "me", http.StatusOK, `"person":"ana"`)
