@@ -23,7 +23,7 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
   const title = titleOf(estate, d);
   const trouble = troubleOf(d);
   const applications = applicationsOf(estate, d);
-  const work = state.tone === "busy" ? workOf(estate, d) : undefined;
+  const work = state.tone === "good" ? undefined : workOf(estate, d);
   const way = d.status?.presentation || planOf(d)?.presentation.name || estate.get("Blueprint", d.metadata.project, d.spec.blueprint)?.spec.presentation;
   const about = [systemOf(estate, d), owner && `for ${owner}`, way && `shown through ${way}`].filter(Boolean).join(" · ");
   const id = `desk-${d.metadata.project}-${d.metadata.name}`;

@@ -42,7 +42,7 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
       )}
       {!shown.length && <div className="track endless" role="progressbar" aria-label="Working" />}
       {work && <Bar percent={work.work.percent} text={`${work.what}: ${work.work.phase} (${work.work.step} of ${work.work.steps})`} />}
-      {trouble && (
+      {trouble && trouble !== said && (
         <p className="trouble" role="alert">
           <Icon name="alert" /> <span>{trouble}</span>
         </p>
@@ -71,7 +71,7 @@ function StepLine({ step: s }: { step: Step }) {
       </span>
       <span className="what">{s.text || s.name}</span>
       <span className="time">
-        {s.text && s.name.toLowerCase()}
+        {s.text && <span className="phase">{s.name.toLowerCase()}</span>}
         {s.seconds !== undefined && <span className="took">{duration(s.seconds)}</span>}
       </span>
     </li>

@@ -53,11 +53,11 @@ export function Welcome({ me, first, onDone }: { me: Me; first: boolean; onDone?
           <>
             <button
               type="button"
-              className="primary"
+              className={said ? "" : "primary"}
               disabled={busy}
               onClick={() => void attempt(async () => ((await addPasskey()) ? "This device can sign you in." : "No passkey was made."))}
             >
-              <Icon name="key" /> Use a passkey of this device
+              <Icon name="key" /> Set up a passkey
             </button>
             <p className="or">or</p>
           </>
