@@ -34,7 +34,7 @@ func TestASoundDiskIsImportedAsItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rec.Format != estate.QCOW2 || rec.Size != estate.GiB || rec.Guest.OS != facts.OS || rec.Kind != image.KindImage {
+	if rec.Format != estate.QCOW2 || rec.Size != 4*estate.MiB || rec.Guest.OS != facts.OS || rec.Kind != image.KindImage {
 		t.Errorf("record = %+v", rec)
 	}
 	if last.Phase != "store" || last.Step != 3 || last.Steps != 3 {

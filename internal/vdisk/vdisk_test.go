@@ -12,7 +12,7 @@ import (
 
 func TestGoodDisksAreTaken(t *testing.T) {
 	got, err := CheckQCOW2(bytes.NewReader(vdisktest.QCOW2()), vdisktest.QCOW2Length)
-	if want := (Info{1 << 30, "version 3"}); err != nil || got != want {
+	if want := (Info{4 << 20, "version 3"}); err != nil || got != want {
 		t.Errorf("qcow2: got %v, %v, want %v", got, err, want)
 	}
 	v := vdisktest.VMDK()

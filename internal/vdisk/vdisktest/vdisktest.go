@@ -17,14 +17,14 @@ type Sample struct {
 }
 
 const (
-	cluster = 1 << 16
+	cluster = 1 << 12
 	sector  = 512
 )
 
 // QCOW2Length is the length of the file that QCOW2 returns.
 const QCOW2Length = 6 * cluster
 
-// QCOW2 returns a disk of 1 GiB with one cluster of data. Its clusters are the
+// QCOW2 returns a disk of 4 MiB with one cluster of data. Its clusters are the
 // header, the table of counts, a block of counts, the first table, a second
 // table and the data.
 func QCOW2() []byte {
@@ -32,8 +32,8 @@ func QCOW2() []byte {
 	be := binary.BigEndian
 	copy(f, "QFI\xfb")
 	be.PutUint32(f[4:], 3)
-	be.PutUint32(f[20:], 16)
-	be.PutUint64(f[24:], 1<<30)
+	be.PutUint32(f[20:], 12)
+	be.PutUint64(f[24:], 4<<20)
 	be.PutUint32(f[36:], 2)
 	be.PutUint64(f[40:], 3*cluster)
 	be.PutUint64(f[48:], 1*cluster)
@@ -135,7 +135,7 @@ func hostileQCOW2(canary string) []Sample {
 		q("no size", "disk of 0 bytes", u64(24, 0)),
 		q("size of 2^63", "not taken", u64(24, 1<<63)),
 		q("size of 2^64-512", "not taken", u64(24, 1<<64-512)),
-		q("size of half a sector", "not taken", u64(24, 1<<30+256)),
+		q("size of half a sector", "not taken", u64(24, 4<<20+256)),
 		q("AES encryption", "encrypted", u32(32, 1)),
 		q("LUKS encryption", "encrypted", u32(32, 2)),
 		q("unknown encryption", "encrypted", u32(32, 77)),
@@ -199,7 +199,7 @@ func hostileTables() []Sample {
 		q("reserved bits in a second table", "not possible", u64(4*cluster, 5*cluster|1<<57)),
 		q("zero flag in version 2", "not possible", func(f []byte) { u32(4, 2)(f); u64(72, 0)(f); u64(96, 0)(f); u64(4*cluster, 1)(f) }),
 		q("compressed data behind the end", "compressed cluster", u64(4*cluster, 1<<62|1<<40)),
-		q("compressed data over the end", "compressed cluster", u64(4*cluster, 1<<62|0xff<<54|5*cluster+65000)),
+		q("compressed data over the end", "compressed cluster", u64(4*cluster, 1<<62|0xf<<58|5*cluster+3800)),
 	}
 }
 
