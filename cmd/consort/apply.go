@@ -38,6 +38,9 @@ is changed. What is not in the set stays as it is.`,
 				return err
 			}
 			c.changes(result, dryRun)
+			if dryRun {
+				c.costs(cmd.Context(), set, result)
+			}
 			if wait && !dryRun {
 				return c.settle(cmd.Context(), set, timeout)
 			}
@@ -59,14 +62,18 @@ func newDiff(c *cli) *cobra.Command {
 		Short: "Say what apply would change",
 		Example: `  consort diff -f examples/first-desktop
   consort diff -f desktop.yaml && echo nothing to do`,
-		Long: "Says what apply would change, field by field, and changes nothing. The exit\nstatus is 0 when nothing would change and 1 otherwise.",
+		Long: `Says what apply would change, field by field, and what that takes on the
+desktops there are: whether sessions open again, layers are exchanged while the
+desktop runs, or it changes at its next start. Nothing is changed. The exit
+status is 0 when nothing would change and 1 otherwise.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, result, err := c.apply(cmd.Context(), files, true)
+			set, result, err := c.apply(cmd.Context(), files, true)
 			if err != nil {
 				return err
 			}
 			c.changes(result, true)
+			c.costs(cmd.Context(), set, result)
 			if n := changed(result); n > 0 {
 				return fmt.Errorf("%s would change", count(n, "object"))
 			}

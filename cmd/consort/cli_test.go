@@ -101,7 +101,7 @@ func newHouse(atEnd func(func())) (*house, error) {
 		}})
 	server, err := rpc.New(rpc.Options{
 		Store: h.store, Auth: keys{}, Tickets: g, Calls: calls.New(rand.Reader), Gateway: g, Now: time.Now, Random: rand.Reader, Log: log,
-		Offers: api.Offers{Presentations: g.Offers(), Hypervisors: []estate.HypervisorOffer{{Name: "paper", Version: "1"}},
+		Offers: api.Offers{Presentations: append(g.Offers(), estate.PresentationOffer{Name: "rdp", Protocol: "rdp", Guest: true}), Hypervisors: []estate.HypervisorOffer{{Name: "paper", Version: "1"}},
 			Deliveries: []estate.DeliveryOffer{{Name: "parcels", Agent: true, Needs: []estate.Capability{estate.CanHotplug}}}},
 	})
 	if err != nil {

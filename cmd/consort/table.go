@@ -92,7 +92,7 @@ func cells(r estate.Resource) []string {
 		return []string{strings.Join(r.Spec.Members, ", ")}
 	case *estate.Hypervisor:
 		s := &r.Status
-		return []string{orElse(string(s.State), "not joined"), r.Spec.Provider, s.Product, s.Accelerator, number(s.Capacity.CPUs), amount(s.Free.Memory)}
+		return []string{orElse(string(s.State), "not joined"), r.Spec.Provider, clip(s.Product, 32), s.Accelerator, number(s.Capacity.CPUs), amount(s.Free.Memory)}
 	case *estate.Context:
 		return []string{r.Spec.Title, r.Spec.Colour, strconv.Itoa(r.Spec.Trust), orElse(string(r.Spec.Lifetime), "persistent"), r.Spec.Network}
 	case *estate.Network:
@@ -199,9 +199,12 @@ func number(n int) string {
 	return strconv.Itoa(n)
 }
 
-func short(s string) string {
-	if r := []rune(s); len(r) > 60 {
-		return string(r[:57]) + "..."
+// short keeps a sentence to what a table has room for.
+func short(s string) string { return clip(s, 60) }
+
+func clip(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return strings.TrimSpace(string(r[:most-3])) + "..."
 	}
 	return s
 }
