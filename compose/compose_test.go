@@ -224,3 +224,37 @@ func TestHomeNamesAreNames(t *testing.T) {
 		t.Errorf("home of ana = %s", names[0])
 	}
 }
+
+// TestFirstDesktopComposes plans the example as it will be once its image and
+// layers are made, by either presentation.
+func TestFirstDesktopComposes(t *testing.T) {
+	set, err := manifest.Load("../examples/first-desktop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, _ := load(t, "")
+	for key, r := range w {
+		if k := r.Header().Kind; k != "Hypervisor" {
+			delete(w, key)
+		}
+	}
+	for _, r := range set.Resources() {
+		w[r.Header().Ref().String()] = r
+	}
+	img := w["image/default/debian-12-desktop"].(*estate.Image)
+	img.Status.Digest, img.Status.Guest = estate.Digest("sha256:"+strings.Repeat("1", 64)), img.Spec.Recipe.Guest
+	in := w.inventory()
+	in.Deliveries = nil
+	for i, app := range in.Applications {
+		app.Status.Layers = []estate.LayerBuild{{Version: app.Spec.Versions[0].Name, Image: img.Status.Digest, Digest: estate.Digest(fmt.Sprintf("sha256:%064d", i))}}
+		in.Deliveries = append(in.Deliveries, estate.DeliveryOffer{Name: app.Spec.Delivery, Agent: true, Needs: []estate.Capability{estate.CanHotplug, estate.CanGuest}})
+	}
+	for _, presentation := range []string{"vnc", "rdp"} {
+		b := *w["blueprint/default/office"].(*estate.Blueprint)
+		b.Spec.Presentation = presentation
+		plan, reasons := compose.Plan(in, &b, w["desktop/default/ana-office"].(*estate.Desktop))
+		if len(reasons) > 0 || len(plan.Layers) != 2 || plan.Presentation.Name != presentation {
+			t.Errorf("by %s: %d layers, reasons %v", presentation, len(plan.Layers), reasons)
+		}
+	}
+}
