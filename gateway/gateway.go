@@ -7,6 +7,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,11 +58,11 @@ func New(o Options) *Gateway {
 	}
 }
 
-// Offers returns what the providers offer.
+// Offers returns what the providers offer, by name.
 func (g *Gateway) Offers() []estate.PresentationOffer {
 	list := make([]estate.PresentationOffer, 0, len(g.Providers))
-	for _, p := range g.Providers {
-		list = append(list, p.Offer())
+	for _, name := range slices.Sorted(maps.Keys(g.Providers)) {
+		list = append(list, g.Providers[name].Offer())
 	}
 	return list
 }

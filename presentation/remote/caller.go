@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -101,6 +102,7 @@ func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	told := make(chan struct{}, 2) // an end has got all there was for it
 	for call, end := range map[string]io.ReadWriteCloser{callViewer: s.Viewer, callMachine: s.Machine} {
 		far, stop, err := p.open(ctx, request{Call: call, Session: a.Session})
 		if err != nil {
@@ -108,19 +110,33 @@ func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 		}
 		defer stop()
 		defer end.Close()
-		wg.Go(func() { join(end, far) })
+		wg.Go(func() { join(end, far, told) })
 	}
-	return p.follow(ctx, l, s.Report)
+	err = p.follow(ctx, l, s.Report)
+	late := time.NewTimer(lastWords)
+	defer late.Stop()
+	for range 2 {
+		select {
+		case <-told:
+		case <-late.C:
+		case <-ctx.Done():
+		}
+	}
+	return err
 }
 
+// lastWords is how long an end may take to hear what was said last.
+const lastWords = 500 * time.Millisecond
+
 // join copies both ways until either end is over, and closes both.
-func join(near io.ReadWriteCloser, far net.Conn) {
+func join(near io.ReadWriteCloser, far net.Conn, told chan<- struct{}) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = io.Copy(far, near) // however it ends, it is the end of both
 		_ = far.Close()
 	})
 	_, _ = io.Copy(near, far)
+	told <- struct{}{}
 	_ = near.Close()
 	wg.Wait()
 }

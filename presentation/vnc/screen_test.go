@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"consort.dev/consort/estate"
 	"consort.dev/consort/internal/rfb"
 	"consort.dev/consort/presentation/driver"
 	"consort.dev/consort/presentation/vnc"
@@ -177,7 +178,9 @@ func TestBrowserSeesARealMachine(t *testing.T) {
 		"hextile": {rfb.Hextile, rfb.DesktopSize}, "zlib": {rfb.Zlib, rfb.DesktopSize}, "raw": {rfb.DesktopSize},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, dial(t, boot(t)), driver.Session{Title: "Ana's desktop"})
+			s := serve(t, dial(t, boot(t)), driver.Session{
+				Title: "Ana's desktop", Policy: driver.Policy{Clipboard: estate.Clipboard{In: true, Out: true}},
+			})
 			s.viewer.SetDeadline(time.Now().Add(20 * time.Second))
 			c, err := rfb.NewClient(s.viewer, rfb.Proof{}, encodings...)
 			if err != nil {
@@ -203,6 +206,9 @@ func TestBrowserSeesARealMachine(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, c, !continuous, func(p [3]byte) bool { return p == blue })
+			if err := c.Send(rfb.Text{Latin1: []byte("text")}); err != nil {
+				t.Fatal(err)
+			}
 			if err := c.Type("d"); err != nil {
 				t.Fatal(err)
 			}
