@@ -33,7 +33,12 @@ func (a *Agent) answer(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	for c := range a.Plane.Calls(ctx, a.Hypervisor, lost) {
 		wg.Go(func() {
-			if err := a.serve(ctx, c); err != nil && ctx.Err() == nil {
+			err := a.serve(ctx, c)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			// Whoever called hears why, instead of waiting for nothing.
+			if lost := a.Plane.RefuseCall(ctx, c.ID, err); lost != nil {
 				a.Log.Warn("answer call", "verb", c.Verb, "machine", c.Machine, "error", err)
 			}
 		})
