@@ -19,7 +19,7 @@ import (
 const (
 	maxFile   = 4 << 20 // bytes of one file
 	maxFiles  = 1000
-	maxNodes  = 200_000 // of one file, aliases counted each time they are used
+	maxNodes  = 50_000 // of one file, aliases counted each time they are used
 	maxDepth  = 64
 	maxErrors = 1000 // told at once
 )
