@@ -49,7 +49,11 @@ func Run(t *testing.T, open func(*testing.T) Fixture) {
 			if _, builds := driver.As[driver.Builder](f.Provider); p.builder && !builds {
 				t.Skip("the provider makes no layers")
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			limit := time.Minute
+			if p.builder {
+				limit = 10 * time.Minute // real packages are downloaded
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			if err := p.keeps(ctx, f); err != nil {
 				t.Error(err)

@@ -65,6 +65,7 @@ func (a *apt) arguments(more ...string) []string {
 		"-o", "Dir::State::status=" + a.status,
 		"-o", "Dir::State::lists=" + filepath.Join(a.cache, "lists"),
 		"-o", "Dir::Cache=" + a.work,
+		"-o", "Dir::Cache::srcpkgcache=" + filepath.Join(a.cache, "srcpkgcache.bin"),
 		"-o", "Dir::Cache::archives=" + filepath.Join(a.cache, "archives"),
 		"-o", "Dir::Etc::preferences=" + filepath.Join(a.work, "preferences"),
 		"-o", "Dir::Etc::preferencesparts=/dev/null",
@@ -204,6 +205,9 @@ func archiveName(line string) (string, error) {
 	}
 	name, _, _ := strings.Cut(f[1], ":")
 	in := strings.Fields(line[open+1 : shut])
+	if len(in) < 2 {
+		return "", fault.Internal.Errorf("apt-get says %q", line)
+	}
 	arch := strings.Trim(in[len(in)-1], "[]")
 	quote := strings.NewReplacer("%", "%25", "_", "%5f", ":", "%3a")
 	deb := quote.Replace(name) + "_" + quote.Replace(in[0]) + "_" + arch + ".deb"

@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,13 +18,17 @@ import (
 	"consort.dev/consort/estate"
 )
 
-// TestBuildTwiceGivesTheSameBytes cuts a real package, twice, with package
-// lists and archives of its own the second time.
+// TestBuildTwiceGivesTheSameBytes cuts a real package, twice, and downloads it
+// both times.
 func TestBuildTwiceGivesTheSameBytes(t *testing.T) {
 	r := realRecipe(t, "x11-apps")
 	var sums [2][32]byte
 	for i := range sums {
-		p := New(Config{Cache: t.TempDir()})
+		cache := cacheDir(t)
+		if err := os.RemoveAll(filepath.Join(cache, "archives")); err != nil {
+			t.Fatal(err)
+		}
+		p := New(Config{Cache: cache})
 		dir := t.TempDir()
 		var works []estate.Work
 		file, err := p.Build(t.Context(), r, dir, func(w estate.Work) { works = append(works, w) })
@@ -82,7 +87,7 @@ func checkWorks(t *testing.T, works []estate.Work) {
 func TestBuildOfWhatDoesNotExistLeavesNothing(t *testing.T) {
 	r := realRecipe(t, "no-such-package-at-all")
 	dir := t.TempDir()
-	_, err := New(Config{Cache: t.TempDir()}).Build(t.Context(), r, dir, func(estate.Work) {})
+	_, err := New(Config{Cache: cacheDir(t)}).Build(t.Context(), r, dir, func(estate.Work) {})
 	if err == nil || !strings.Contains(err.Error(), "Unable to locate package no-such-package-at-all") {
 		t.Errorf("error %v, want apt's own words", err)
 	}
@@ -94,7 +99,7 @@ func TestBuildOfWhatDoesNotExistLeavesNothing(t *testing.T) {
 func TestBuildForASuiteWithoutSourcesSaysWhichThereAre(t *testing.T) {
 	r := realRecipe(t, "x11-apps")
 	r.Suite = "potato"
-	_, err := New(Config{Cache: t.TempDir()}).Build(t.Context(), r, t.TempDir(), func(estate.Work) {})
+	_, err := New(Config{Cache: cacheDir(t)}).Build(t.Context(), r, t.TempDir(), func(estate.Work) {})
 	if err == nil || !strings.Contains(err.Error(), "add a source of potato") {
 		t.Errorf("error %v, want it to say what to add", err)
 	}
@@ -102,7 +107,7 @@ func TestBuildForASuiteWithoutSourcesSaysWhichThereAre(t *testing.T) {
 
 func TestBuildOfWhatTheImageHasIsRefused(t *testing.T) {
 	r := realRecipe(t, "coreutils")
-	_, err := New(Config{Cache: t.TempDir()}).Build(t.Context(), r, t.TempDir(), func(estate.Work) {})
+	_, err := New(Config{Cache: cacheDir(t)}).Build(t.Context(), r, t.TempDir(), func(estate.Work) {})
 	if err == nil || !strings.Contains(err.Error(), "the image holds coreutils already") {
 		t.Errorf("error %v", err)
 	}
@@ -121,6 +126,33 @@ func realRecipe(t *testing.T, packages ...string) driver.Recipe {
 	}
 	suite := codename(t)
 	return driver.Recipe{Application: "x", Packages: packages, Suite: suite, DpkgStatus: "/var/lib/dpkg/status"}
+}
+
+// TestMain keeps one cache of packages for all tests: CONSORT_TEST_CACHE keeps
+// it between runs.
+func TestMain(m *testing.M) {
+	if os.Getenv("CONSORT_TEST_CACHE") != "" {
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("", "packages")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err == nil {
+		err = os.Setenv("CONSORT_TEST_CACHE", dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func cacheDir(t *testing.T) string {
+	t.Helper()
+	return os.Getenv("CONSORT_TEST_CACHE")
 }
 
 func codename(t *testing.T) string {

@@ -179,12 +179,3 @@ func cut(t *testing.T, p *Provider, name string, packages ...string) driver.Laye
 		Digest: estate.Digest(fmt.Sprintf("sha256:%x", h.Sum(nil))),
 	}
 }
-
-// cacheDir is where packages are kept: between runs when CONSORT_TEST_CACHE
-// names a folder.
-func cacheDir(t *testing.T) string {
-	if dir := os.Getenv("CONSORT_TEST_CACHE"); dir != "" {
-		return dir
-	}
-	return t.TempDir()
-}
