@@ -164,6 +164,7 @@ func TestMatrixFromMemory(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	refs := office(t, w) // some before, some after it has read everything
+	until(t, "rights are in memory", w.InMemory)
 	// The last grant made is what olga's rights hang on.
 	until(t, "olga operates", func() bool {
 		return w.Allow(ctx, auth.Caller{Person: "olga"}, "create", refs["Desktop"]) == nil
@@ -193,6 +194,7 @@ func TestMemoryFollowsGrantsAndGroups(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { _ = w.Run(ctx) }()
+	until(t, "rights are in memory", w.InMemory)
 	refs := office(t, w)
 	bob := auth.Caller{Person: "bob", Groups: []string{"staff"}} // as he was when his watch began
 	sees := func() bool { return w.Allow(ctx, bob, "get", refs["Application"]) == nil }
@@ -216,6 +218,7 @@ func TestWhoSawAnObjectMayLearnThatItWent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { _ = w.Run(ctx) }()
+	until(t, "rights are in memory", w.InMemory)
 	refs := office(t, w)
 	ana, eve := auth.Caller{Person: "ana"}, auth.Caller{Person: "eve"}
 	until(t, "olga operates", func() bool {

@@ -149,6 +149,67 @@ func TestModifyLosesNoWrite(t *testing.T) {
 	}
 }
 
+// overtaken is an engine in which somebody else writes just before a commit.
+type overtaken struct {
+	store.KV
+	before func()
+}
+
+func (o *overtaken) Commit(ctx context.Context, txn store.Txn) (int64, error) {
+	if before := o.before; before != nil {
+		o.before = nil
+		before()
+	}
+	return o.KV.Commit(ctx, txn)
+}
+
+func TestWritesThatAreOvertaken(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		act   func(*store.Store, *estate.Desktop) error
+		want  fault.Kind
+		ok    bool
+		title string // afterwards
+	}{
+		{name: "Update", act: func(s *store.Store, d *estate.Desktop) error {
+			d.Spec.Power = estate.On
+			return s.Update(t.Context(), d)
+		}, want: fault.Conflict, title: "theirs"},
+		{name: "Delete", act: func(s *store.Store, d *estate.Desktop) error {
+			return s.Delete(t.Context(), d.Ref(), d.Metadata.Version)
+		}, want: fault.Conflict, title: "theirs"},
+		{name: "Expect", act: func(s *store.Store, d *estate.Desktop) error {
+			return s.Commit(t.Context(), store.Create(desktop("d2")), store.Expect(d.Ref(), d.Metadata.Version))
+		}, want: fault.Conflict, title: "theirs"},
+		{name: "Modify", act: func(s *store.Store, d *estate.Desktop) error {
+			_, err := store.Modify(t.Context(), s, "office", "d1", func(d *estate.Desktop) error { d.Spec.Title += " and mine"; return nil })
+			return err
+		}, ok: true, title: "theirs and mine"},
+		{name: "Delete of any version", act: func(s *store.Store, d *estate.Desktop) error { return s.Delete(t.Context(), d.Ref(), 0) }, ok: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kv := &overtaken{KV: mem.Open(mem.Options{})}
+			s, other := store.New(kv, store.Options{}), store.New(kv.KV, store.Options{})
+			defer s.Close()
+			d := desktop("d1")
+			create(t, s, d)
+			kv.before = func() {
+				if _, err := store.Modify(t.Context(), other, "office", "d1", func(d *estate.Desktop) error { d.Spec.Title = "theirs"; return nil }); err != nil {
+					t.Error(err)
+				}
+			}
+			err := c.act(s, d)
+			if c.ok != (err == nil) || err != nil && fault.KindOf(err) != c.want {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+			got, _ := store.Get[estate.Desktop](t.Context(), s, "office", "d1")
+			if c.title == "" != (got == nil) || got != nil && got.Spec.Title != c.title {
+				t.Errorf("afterwards %+v, want title %q", got, c.title)
+			}
+		})
+	}
+}
+
 func TestModifyReturnsTheErrorOfTheChange(t *testing.T) {
 	s := open(t)
 	create(t, s, desktop("d1"))
