@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"image"
+	"image/color"
 	"image/draw"
 	"io"
 
@@ -68,6 +69,12 @@ func (c *Client) Image() *image.RGBA {
 	copy(out.Pix, c.picture.img.Pix)
 	return out
 }
+
+// At returns the colour of a pixel; outside the picture it is black.
+func (c *Client) At(x, y int) color.RGBA { return c.picture.img.RGBAAt(x, y) }
+
+// Size returns the size of the picture.
+func (c *Client) Size() image.Point { return c.picture.img.Rect.Size() }
 
 // Next reads one message and draws it when it is an update.
 func (c *Client) Next() (Message, error) {

@@ -80,15 +80,15 @@ func TestAnotherMakersViewerGetsTheSamePicture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Bounds().Size() != own.Image().Bounds().Size() {
-		t.Fatalf("size = %v, want %v", img.Bounds().Size(), own.Image().Bounds().Size())
+	if img.Bounds().Size() != own.Size() {
+		t.Fatalf("size = %v, want %v", img.Bounds().Size(), own.Size())
 	}
-	worst := 0
+	worst, mine := 0, own.Image()
 	for y := 0; y < img.Bounds().Dy(); y += 7 {
 		for x := 0; x < img.Bounds().Dx(); x += 7 {
 			r, g, b, _ := img.At(x, y).RGBA()
-			i := own.Image().PixOffset(x, y)
-			p := own.Image().Pix[i : i+3]
+			i := mine.PixOffset(x, y)
+			p := mine.Pix[i : i+3]
 			for k, v := range []uint32{r, g, b} {
 				worst = max(worst, abs(int(v>>8)-int(p[k])))
 			}

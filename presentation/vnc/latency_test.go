@@ -42,7 +42,7 @@ func keyToFrame(t *testing.T, conn net.Conn, n int) []float64 {
 // TestTheMachineIsKeptAwake compares the time from a key to its picture with
 // and without the relay: the relay must be faster than the machine alone.
 func TestTheMachineIsKeptAwake(t *testing.T) {
-	n := 25
+	n := 15
 	if os.Getenv("KEYS") != "" {
 		n = 150
 	}

@@ -148,9 +148,8 @@ func dial(t *testing.T, socket string) net.Conn {
 
 // centre is the colour in the middle of the picture.
 func centre(c *rfb.Client) [3]byte {
-	img := c.Image()
-	at := img.PixOffset(img.Rect.Dx()/2, img.Rect.Dy()/2)
-	return [3]byte(img.Pix[at : at+3])
+	p := c.At(c.Size().X/2, c.Size().Y/2)
+	return [3]byte{p.R, p.G, p.B}
 }
 
 // until reads frames until the middle of the picture is as wanted.
