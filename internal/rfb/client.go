@@ -18,7 +18,6 @@ type Client struct {
 	Init    ServerInit
 	Frames  int           // updates with pixels
 	Message func(Message) // called by Next for what is not a picture; may be nil
-	OnRect  func(Rect)    // called by Next for every rectangle; may be nil
 	conn    io.ReadWriteCloser
 	reader  ServerReader
 	picture picture
@@ -107,9 +106,6 @@ func (c *Client) update(u Update) error {
 		rect, err := c.reader.Rect()
 		if err != nil {
 			return err
-		}
-		if c.OnRect != nil {
-			c.OnRect(rect)
 		}
 		if rect.Encoding == LastRect {
 			break

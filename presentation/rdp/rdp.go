@@ -5,6 +5,8 @@ package rdp
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 
 	"consort.dev/consort/estate"
@@ -67,7 +69,7 @@ func keeps(s driver.Session) error {
 // They ask the person for the password; the file never holds one.
 func (*Provider) File(ctx context.Context, h driver.Handoff) (driver.File, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "full address:s:%s:%d\r\n", line(h.Host), h.Port)
+	fmt.Fprintf(&b, "full address:s:%s\r\n", net.JoinHostPort(line(h.Host), strconv.Itoa(h.Port)))
 	if h.User != "" {
 		fmt.Fprintf(&b, "username:s:%s\r\n", line(h.User))
 	}
