@@ -144,6 +144,11 @@ func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 		if err := a.Network.Leave(ctx, k.id); err != nil {
 			return err
 		}
+		for _, n := range m.Spec.Hardware.NICs {
+			if err := a.Network.RemoveUnused(ctx, m.Metadata.Project, n.Network); err != nil {
+				return err
+			}
+		}
 	}
 	if err := a.records.forget(k.id); err != nil {
 		return err

@@ -163,6 +163,21 @@ func (h *Host) Remove(ctx context.Context, project, name string) error {
 	return h.remove(ctx, h.namespace(project, name))
 }
 
+// RemoveUnused is Remove for a network that no machine is joined to.
+func (h *Host) RemoveUnused(ctx context.Context, project, name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ns := h.namespace(project, name)
+	if _, err := os.Stat(netnsPath(ns)); err != nil {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "ip", "-n", ns, "-o", "link", "show", "master", bridge).Output()
+	if err != nil || len(bytes.TrimSpace(out)) > 0 {
+		return err
+	}
+	return h.remove(ctx, ns)
+}
+
 // Close removes every network of this estate from the host.
 func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()

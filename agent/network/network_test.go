@@ -78,6 +78,35 @@ func TestPortsComeAndGo(t *testing.T) {
 	}
 }
 
+func TestANetworkGoesWithItsLastMachine(t *testing.T) {
+	h := openHere(t)
+	if err := h.Ensure(t.Context(), testNet); err != nil {
+		t.Fatal(err)
+	}
+	id := estate.MachineID("0b9c3a52-0000-4000-8000-000000000001")
+	if _, err := h.Join(t.Context(), "p", "n", id, 0); err != nil {
+		t.Fatal(err)
+	}
+	ns := netnsPath(h.namespace("p", "n"))
+	if err := h.RemoveUnused(t.Context(), "p", "n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(ns); err != nil {
+		t.Fatalf("a network that is used was removed: %v", err)
+	}
+	if err := h.Leave(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := h.RemoveUnused(t.Context(), "p", "n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(ns); err == nil {
+		t.Error("a network that nobody uses is still there")
+	}
+}
+
 func TestDialReachesOnlyTheNetwork(t *testing.T) {
 	h := openHere(t)
 	if err := h.Ensure(t.Context(), testNet); err != nil {

@@ -114,7 +114,17 @@ func (k *Keeper) step(ctx context.Context, ref estate.Ref) (time.Duration, error
 // look reads what concerns the desktop; nil when it is gone.
 func (k *Keeper) look(ctx context.Context, ref estate.Ref) (*view, error) {
 	v := &view{}
-	var err error
+	// Connect makes a session and turns the desktop on in one transaction:
+	// whoever reads the session first finds the desktop turned on.
+	sessions, _, err := store.List[estate.Session](ctx, k.Store, ref.Project)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sessions {
+		if s.Spec.Desktop == ref.Name {
+			v.sessions = append(v.sessions, s)
+		}
+	}
 	if v.desktop, err = store.Get[estate.Desktop](ctx, k.Store, ref.Project, ref.Name); err != nil {
 		if fault.KindOf(err) == fault.NotFound {
 			return nil, nil
@@ -136,15 +146,6 @@ func (k *Keeper) look(ctx context.Context, ref estate.Ref) (*view, error) {
 	for _, m := range v.inventory.Machines {
 		if o := m.Metadata.Owner; o != nil && *o == v.desktop.Ref() {
 			v.machine = m
-		}
-	}
-	sessions, _, err := store.List[estate.Session](ctx, k.Store, ref.Project)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range sessions {
-		if s.Spec.Desktop == ref.Name {
-			v.sessions = append(v.sessions, s)
 		}
 	}
 	if v.blueprint == nil {
