@@ -162,6 +162,17 @@ describe("a visit", () => {
     expect(s.calls).toEqual(["POST connect", "PATCH s1"]);
   });
 
+  test("opens no screen with a ticket that came after the person had left", async () => {
+    s.answers["POST ticket"] = () => {
+      void s.visit.leave(false);
+      return Response.json({ ticket: "late" });
+    };
+    s.move(s.at("ready"));
+    await s.done;
+    expect(s.calls).toContain("POST ticket");
+    expect(s.screens).toHaveLength(0);
+  });
+
   test("closes the screen when it is left", async () => {
     s.move(s.at("ready"));
     await until(() => s.screens.length === 1);
