@@ -3,6 +3,7 @@ package rpc
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,9 @@ const connects = "/consort/connects/"
 
 // startTime is how long an application may take to start.
 const startTime = 2 * time.Minute
+
+// accountTime is how long a guest may take to set a password.
+const accountTime = 30 * time.Second
 
 // connect gives the caller a session on the desktop and turns it on.
 func (c *call) connect() error {
@@ -165,9 +169,19 @@ func (c *call) ticket() error {
 	case s.Status.State != estate.SessionReady && s.Status.State != estate.SessionOpen:
 		return fault.Conflict.Errorf("open %s: it is not ready yet: %s", ref, or(s.Status.Waiting, "wait a moment"))
 	}
+	var account api.Account
+	if req.Native && s.Status.Way.Port != 0 {
+		// First, since it takes a slow guest seconds and a ticket lasts only some.
+		if account, err = c.account(c.r.Context(), s); err != nil {
+			return err
+		}
+	}
 	t, err := c.Tickets.Issue(c.r.Context(), s, req.Native)
 	if err != nil {
 		return err
+	}
+	if account.User != "" {
+		t.User, t.Secret = account.User, account.Password
 	}
 	return c.reply(http.StatusOK, t)
 }
@@ -199,9 +213,20 @@ func (c *call) start() error {
 	if err != nil {
 		return err
 	}
-	conn, err := c.Calls.Dial(ctx, machine.Status.Hypervisor, api.Call{
-		Verb: api.CallStart, Machine: estate.MachineID(machine.Metadata.UID), Start: start,
-	})
+	err = c.ask(ctx, machine, api.Call{Verb: api.CallStart, Start: start})
+	if errors.Is(err, fault.OutcomeUnknown) {
+		err = fault.OutcomeUnknown.Errorf("start %s on %s: look whether its window opens: %w", req.Application, ref, err)
+	}
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, api.Empty{})
+}
+
+// ask has the machine's agent do something and returns what it answers.
+func (c *call) ask(ctx context.Context, machine *estate.Machine, call api.Call) error {
+	call.Machine = estate.MachineID(machine.Metadata.UID)
+	conn, err := c.Calls.Dial(ctx, machine.Status.Hypervisor, call)
 	if err != nil {
 		return err
 	}
@@ -212,13 +237,37 @@ func (c *call) start() error {
 	if err == nil || len(line) > 0 {
 		err = json.Unmarshal(line, &reply)
 	}
-	switch {
-	case err != nil:
-		return fault.OutcomeUnknown.Errorf("start %s on %s: the agent's answer was lost; look whether its window opens: %w", req.Application, ref, err)
-	case reply.Error != nil:
+	if err != nil {
+		return fault.OutcomeUnknown.Errorf("the agent's answer was lost: %w", err)
+	}
+	if reply.Error != nil {
 		return reply.Error
 	}
-	return c.reply(http.StatusOK, api.Empty{})
+	return nil
+}
+
+// account gives the guest's account a password for one session, where a native
+// viewer reaches a server in the guest that asks for one. Nobody keeps it.
+func (c *call) account(ctx context.Context, s *estate.Session) (a api.Account, err error) {
+	ctx, cancel := context.WithTimeout(ctx, accountTime)
+	defer cancel()
+	desktop, err := store.Get[estate.Desktop](ctx, c.Store, s.Metadata.Project, s.Spec.Desktop)
+	if err != nil {
+		return a, err
+	}
+	if desktop.Status.Plan == nil || desktop.Status.Plan.Guest.User == "" {
+		return a, nil // it has accounts of its own, which the person knows
+	}
+	machine, err := store.Get[estate.Machine](ctx, c.Store, s.Metadata.Project, s.Status.Machine)
+	if err != nil {
+		return a, err
+	}
+	var b [12]byte
+	if _, err := io.ReadFull(c.Random, b[:]); err != nil {
+		return a, fault.Internal.Errorf("make a password: %w", err)
+	}
+	a = api.Account{User: desktop.Status.Plan.Guest.User, Password: base64.RawURLEncoding.EncodeToString(b[:])}
+	return a, c.ask(ctx, machine, api.Call{Verb: api.CallAccount, Account: &a})
 }
 
 // prepareStart works out what the agent has to start where.
