@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("CONSORT_TEST_PUT_FOREVER"); dir != "" {
 		putForever(dir)
 	}
+	if dir := os.Getenv("CONSORT_TEST_BUILD"); dir != "" {
+		buildOnce(dir)
+	}
 	os.Exit(m.Run())
 }
 
