@@ -65,7 +65,8 @@ func clean(name string) (string, error) {
 // add puts n at the name. A directory over what leads to a directory, and a
 // link over a directory, change nothing: dpkg does the same.
 func (t *tree) add(name string, n *node) error {
-	at, err := t.resolve(path.Dir(name), n, mostHops)
+	hops := mostHops
+	at, err := t.resolve(path.Dir(name), n, &hops)
 	if err != nil {
 		return err
 	}
@@ -90,12 +91,13 @@ func (t *tree) add(name string, n *node) error {
 }
 
 // resolve returns the directory that name leads to, made where it is missing.
-// Links are followed inside the tree only.
-func (t *tree) resolve(name string, like *node, hops int) (string, error) {
+// Links are followed inside the tree only, as many as hops says for the whole
+// name.
+func (t *tree) resolve(name string, like *node, hops *int) (string, error) {
 	if name == "." {
 		return name, nil
 	}
-	if hops == 0 {
+	if *hops == 0 {
 		return "", fault.Invalid.Errorf("%q goes through too many symbolic links", name)
 	}
 	dir, err := t.resolve(path.Dir(name), like, hops)
@@ -114,7 +116,8 @@ func (t *tree) resolve(name string, like *node, hops int) (string, error) {
 	case n.mode.IsDir():
 		return at, nil
 	case n.mode.Type() == fs.ModeSymlink:
-		return t.resolve(inside(path.Dir(at), n.target), like, hops-1)
+		*hops--
+		return t.resolve(inside(path.Dir(at), n.target), like, hops)
 	}
 	return "", fault.Invalid.Errorf("%q is a file and a directory", at)
 }

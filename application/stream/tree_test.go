@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -48,6 +49,15 @@ func link(name, target string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}
 }
 
+// chain makes links each of which leads to the next.
+func chain() []tar.Header {
+	var hs []tar.Header
+	for i := range 40 {
+		hs = append(hs, link(fmt.Sprintf("usr/%d", i), fmt.Sprintf("/usr/%d", i+1)))
+	}
+	return append(hs, file("usr/0/x"))
+}
+
 // unpacked returns the tree of archives, laid one over the other.
 func unpacked(t testing.TB, archives ...[]byte) (*tree, error) {
 	t.Helper()
@@ -79,6 +89,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		{"a hard link to nothing", []tar.Header{{Name: "usr/a", Typeflag: tar.TypeLink, Linkname: "etc/shadow"}}, "no file before it"},
 		{"a hard link out", []tar.Header{{Name: "usr/a", Typeflag: tar.TypeLink, Linkname: "../etc/shadow"}}, "leads out"},
 		{"links in a circle", []tar.Header{link("usr/a", "b"), link("usr/b", "a"), file("usr/a/x")}, "too many symbolic links"},
+		{"a chain of links", chain(), "too many symbolic links"},
 		{"a file that is a directory", []tar.Header{file("usr/a"), file("usr/a/b")}, "is a file and a directory"},
 		{"a directory that becomes a file", []tar.Header{file("usr/a/b"), file("usr/a")}, "is a directory in one package"},
 		{"a long name", []tar.Header{file("usr/" + strings.Repeat("x", 300))}, "too long"},

@@ -68,6 +68,11 @@ func addMember(t *tree, h *tar.Header, content io.Reader, origin string, spool *
 	if err != nil {
 		return err
 	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // a few bytes that unpack to any size
+			return fault.Invalid.Errorf("%q is a sparse file", name)
+		}
+	}
 	if !numeric(h.Uid) || !numeric(h.Gid) {
 		return fault.Invalid.Errorf("%q belongs to account %d:%d", name, h.Uid, h.Gid)
 	}
