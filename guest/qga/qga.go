@@ -131,9 +131,15 @@ func (s status) output() Output {
 	return o
 }
 
-// Shutdown tells the guest to power off and returns once it has been told: an
-// agent that obeys does not answer.
+// Shutdown tells the guest to power off and returns once it has been told. The
+// agent's own command comes second: it answers nothing when it succeeds, and it
+// has systemd schedule the deed, which needs a login daemon to be there.
 func (c *Client) Shutdown(ctx context.Context) error {
+	var refused *refusal
+	err := c.ask(ctx, "guest-exec", map[string]any{"path": "/sbin/poweroff"}, new(any))
+	if !errors.As(err, &refused) {
+		return err
+	}
 	if err := c.begin(ctx); err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type agent struct {
 	noise string // said before the first answer to every new connection
 	polls int
 	mute  string // the command it never answers
+	lacks string // the program that is not there
 
 	mu    sync.Mutex
 	dials int
@@ -79,7 +80,7 @@ func (a *agent) serve(conn net.Conn) {
 		case "guest-sync-delimited":
 			fmt.Fprintf(conn, "%s\xff{\"return\": %d}\n", a.noise, q.Arguments.ID)
 		case "guest-exec":
-			if q.Arguments.Path == "absent" {
+			if q.Arguments.Path == a.lacks {
 				fmt.Fprintln(conn, `{"error": {"class": "GenericError", "desc": "no such file"}}`)
 				continue
 			}
@@ -121,7 +122,7 @@ func TestOutputIsBounded(t *testing.T) {
 
 func TestAProgramThatIsNotThereExitsWith127(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New((&agent{}).dial)
+		c := New((&agent{lacks: "absent"}).dial)
 		defer c.Close()
 		got, err := c.Run(t.Context(), []string{"absent"}, nil)
 		if err != nil || got.Exit != 127 || !strings.Contains(string(got.Stderr), "no such file") {
@@ -169,7 +170,7 @@ func TestAClientGetsIntoStepAgain(t *testing.T) {
 
 func TestShutdownWaitsForNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &agent{mute: "guest-shutdown"}
+		a := &agent{mute: "guest-shutdown", lacks: "/sbin/poweroff"}
 		c := New(a.dial)
 		defer c.Close()
 		begin := time.Now()

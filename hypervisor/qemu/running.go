@@ -245,29 +245,48 @@ func (m *machine) forget(ctx context.Context, c *qmp.Client, disk string) error 
 		if err := c.Execute(ctx, "device_del", node{"id": name}, nil); err != nil && !errors.As(err, &refused) {
 			return err
 		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
+		if err := wait(ctx, pause); err != nil {
+			return err
 		}
 	}
-	nodes, err := nodeNames(ctx, c)
-	if err != nil {
-		return err
-	}
 	for _, n := range []string{name, name + "-file"} {
-		if nodes[n] {
-			if err := c.Execute(ctx, "blockdev-del", node{"node-name": n}, nil); err != nil {
-				return err
-			}
+		if err := removeNode(ctx, c, n); err != nil {
+			return err
 		}
 	}
 	r := m.record()
 	r.Plugged = r.plugs()
 	delete(r.Plugged, disk)
 	return m.save(r)
+}
+
+// removeNode takes out a block node. QEMU lets go of the node of a device that
+// has gone only a moment after it.
+func removeNode(ctx context.Context, c *qmp.Client, name string) error {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		nodes, err := nodeNames(ctx, c)
+		if err != nil || !nodes[name] {
+			return err
+		}
+		var refused *qmp.Error
+		if err := c.Execute(ctx, "blockdev-del", node{"node-name": name}, nil); err != nil && !errors.As(err, &refused) {
+			return err
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Attached implements driver.Hotplugger.
