@@ -38,7 +38,7 @@ var mayImport = map[string]string{
 	"application/drivertest":  "estate fault application/driver",
 
 	// Pure parts.
-	"manifest": "estate fault",
+	"manifest": "estate fault internal/near",
 	"compose":  "estate fault",
 
 	// What lies on a host.
@@ -55,7 +55,7 @@ var mayImport = map[string]string{
 	"plane/store/":            "fault plane/store",
 	"plane/auth":              "estate fault plane/store",
 	"plane/calls":             "fault api",
-	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls",
+	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls internal/near",
 	"plane/control":           "estate fault plane/store",
 	"plane/control/place":     "estate fault plane/store plane/control",
 	"plane/control/lifecycle": "estate fault plane/store plane/control compose",

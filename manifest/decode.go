@@ -12,6 +12,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/internal/near"
 )
 
 // read makes the document's object.
@@ -66,7 +67,7 @@ func (d *document) kind(root *yaml.Node) (estate.KindInfo, bool) {
 		for _, known := range estate.Kinds() {
 			all = append(all, string(known.Kind))
 		}
-		text := fmt.Sprintf("there is no kind %q", v.Value) + didYouMean(v.Value, all, "kinds")
+		text := fmt.Sprintf("there is no kind %q", v.Value) + near.DidYouMean(v.Value, all, "kinds")
 		if ok {
 			text = fmt.Sprintf("there is no kind %q; did you mean %s?", v.Value, info.Kind)
 		}
@@ -222,9 +223,9 @@ func (d *document) unknown(at place, name, path string, fields []field) {
 	}
 	names := fieldNames(fields)
 	full := join(path, name)
-	if near := nearest(name, names); near != "" {
-		d.taint(join(path, near))
-		d.r.fail(at, full, "no such field; did you mean "+near+"?")
+	if meant := near.Name(name, names); meant != "" {
+		d.taint(join(path, meant))
+		d.r.fail(at, full, "no such field; did you mean "+meant+"?")
 		return
 	}
 	var elsewhere []string
@@ -327,8 +328,8 @@ func (d *document) scalar(n *yaml.Node, v reflect.Value, s spot) {
 			if len(s.enum) == 1 {
 				text = fmt.Sprintf("%q is not known; write %s", n.Value, s.enum[0])
 			}
-			if near := nearest(n.Value, s.enum); near != "" && len(s.enum) > 1 {
-				text += "; did you mean " + near + "?"
+			if meant := near.Name(n.Value, s.enum); meant != "" && len(s.enum) > 1 {
+				text += "; did you mean " + meant + "?"
 			}
 			d.wrong(at, s.path, text)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/internal/near"
 )
 
 // wrong reports a broken value and remembers that its field has been spoken of.
@@ -105,7 +106,7 @@ func nothing(to estate.Ref, there []string) string {
 	if to.Project != "" {
 		text += " in project " + to.Project
 	}
-	if more := didYouMean(to.Name, slices.Compact(slices.Sorted(slices.Values(there))), "there are"); more != "" {
+	if more := near.DidYouMean(to.Name, slices.Compact(slices.Sorted(slices.Values(there))), "there are"); more != "" {
 		return text + more
 	}
 	return text + "; put it in the same set or apply it first"

@@ -15,6 +15,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/near"
 	"consort.dev/consort/plane/store"
 )
 
@@ -65,7 +66,7 @@ func (c *call) presentation(name string) error {
 		}
 		known = append(known, o.Name)
 	}
-	return api.Invalid("connect to "+c.ref().String(), []estate.Problem{{Path: "presentation", Text: "there is no presentation " + name + didYouMean(name, known)}})
+	return api.Invalid("connect to "+c.ref().String(), []estate.Problem{{Path: "presentation", Text: "there is no presentation " + name + near.DidYouMean(name, known, "there are")}})
 }
 
 // session returns the live session, or makes one in the transaction that turns

@@ -11,6 +11,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/near"
 	"consort.dev/consort/plane/store"
 )
 
@@ -341,7 +342,7 @@ func patchable(p map[string]any) []estate.Problem {
 		case "status":
 			ps = append(ps, estate.Problem{Path: k, Text: "the status is written at the object's path with /status"})
 		default:
-			ps = append(ps, estate.Problem{Path: k, Text: "there is no such field" + didYouMean(k, []string{"metadata", "spec"})})
+			ps = append(ps, estate.Problem{Path: k, Text: "there is no such field" + near.DidYouMean(k, []string{"metadata", "spec"}, "there are")})
 		}
 	}
 	return ps

@@ -8,6 +8,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/near"
 	"consort.dev/consort/plane/store"
 )
 
@@ -109,7 +110,7 @@ func (s *set) links(m member) error {
 				return err
 			}
 			kind := strings.ToLower(string(l.To.Kind))
-			s.wrong(m.at, l.Path, fmt.Sprintf("there is no %s %q%s", kind, l.To.Name, didYouMean(l.To.Name, known)))
+			s.wrong(m.at, l.Path, fmt.Sprintf("there is no %s %q%s", kind, l.To.Name, near.DidYouMean(l.To.Name, known, "there are")))
 		default:
 			return err
 		}

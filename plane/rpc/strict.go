@@ -14,6 +14,7 @@ import (
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
+	"consort.dev/consort/internal/near"
 )
 
 // strict decodes data into v, a pointer to a struct, and refuses what v has no
@@ -104,7 +105,7 @@ func (s *shape) fields(path string, v any, t reflect.Type) {
 	for _, k := range sortedKeys(m) {
 		f, ok := known[k]
 		if !ok {
-			s.wrong(join(path, k), "there is no such field%s", didYouMean(k, names))
+			s.wrong(join(path, k), "there is no such field%s", near.DidYouMean(k, names, "there are"))
 			continue
 		}
 		s.value(join(path, k), m[k], f)
@@ -235,7 +236,7 @@ func readObject(data []byte, at string) (estate.Resource, []estate.Problem) {
 	}
 	k, ok := estate.KindNamed(head.Kind)
 	if !ok || string(k.Kind) != head.Kind {
-		return nil, []estate.Problem{{Path: join(at, "kind"), Text: fmt.Sprintf("%q is not a kind%s", head.Kind, didYouMean(head.Kind, kindNames()))}}
+		return nil, []estate.Problem{{Path: join(at, "kind"), Text: fmt.Sprintf("%q is not a kind%s", head.Kind, near.DidYouMean(head.Kind, kindNames(), "there are"))}}
 	}
 	r := k.New()
 	return r, strict(data, at, r)

@@ -11,6 +11,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/near"
 	"consort.dev/consort/plane/store"
 )
 
@@ -35,7 +36,7 @@ func (c *call) watch() error {
 		}
 		k, ok := estate.KindNamed(name)
 		if !ok {
-			return fault.Invalid.Errorf("watch: %q is not a kind%s", name, didYouMean(name, kindNames()))
+			return fault.Invalid.Errorf("watch: %q is not a kind%s", name, near.DidYouMean(name, kindNames(), "there are"))
 		}
 		of.kinds = append(of.kinds, k.Kind)
 	}

@@ -1,12 +1,13 @@
-package manifest
+// Package near finds the known name that somebody meant when they wrote another.
+package near
 
 import (
 	"slices"
 	"strings"
 )
 
-// nearest returns the known name that was most likely meant, or "".
-func nearest(name string, known []string) string {
+// Name returns the known name that was most likely meant, or "".
+func Name(name string, known []string) string {
 	best, least := "", max(1, len(name)/3)+1
 	for _, k := range slices.Sorted(slices.Values(known)) {
 		if strings.EqualFold(k, name) {
@@ -56,9 +57,10 @@ func distance(a, b string, limit int) int {
 	return old[len(y)]
 }
 
-// didYouMean ends a sentence about a name nobody knows.
-func didYouMean(name string, known []string, what string) string {
-	if k := nearest(name, known); k != "" {
+// DidYouMean ends a sentence about a name nobody knows: with the nearest one, or
+// with some of those there are after the words what.
+func DidYouMean(name string, known []string, what string) string {
+	if k := Name(name, known); k != "" {
 		return "; did you mean " + k + "?"
 	}
 	if len(known) == 0 {
