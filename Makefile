@@ -14,7 +14,7 @@ export CONSORT_TEST_CACHE := $(CACHE)
 # Debian packages: to run, and to test besides.
 RUN_PACKAGES := qemu-system-x86 qemu-utils ovmf mmdebstrap e2fsprogs dosfstools mtools fdisk \
 	grub-pc-bin grub-efi-amd64-bin iproute2 nftables dnsmasq-base
-TEST_PACKAGES := chromium vncsnapshot freerdp2-x11 virt-viewer xvfb xauth x11-utils
+TEST_PACKAGES := chromium vncsnapshot freerdp2-x11 virt-viewer xvfb imagemagick passt erofs-utils
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,10 +43,13 @@ check: web ## formatting, vet, layout, generated files: under a minute when warm
 	@$(GOTEST) .
 	@cd web && npm run --silent check
 
-test: deps test-deps web build ## every test, with real parts; what CI runs
+test: deps test-deps web ## every test, with real parts
 	@mkdir -p $(CACHE)
-	@$(GOTEST) -race -shuffle=on -timeout 14m ./...
+	@$(GOTEST) -shuffle=on -timeout 14m ./...
 	@cd web && npm test --silent
+
+race: web ## the tests that need no guest, with the race detector
+	@$(GOTEST) -race -short -timeout 20m ./...
 
 test-short: ## the tests that need neither root nor a guest
 	@$(GOTEST) -short ./...
@@ -54,9 +57,12 @@ test-short: ## the tests that need neither root nor a guest
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$(grep -rl --include='*_test.go' 'func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -rhoE 'func (Fuzz[A-Za-z0-9_]+)' $$pkg/*_test.go | awk '{print $$2}'); do \
-	    echo "== $$pkg $$f"; $(GOTEST) $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s}; done; done
+	    echo "== $$pkg $$f"; $(GOTEST) $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s} -fuzzminimizetime 20x; done; done
 
-bench-connect: deps build ## Connect to first frame, beside QEMU alone
+soak: deps test-deps web ## kill consort at 50 moments of a desktop's life
+	@CONSORT_KILLS=50 $(GOTEST) ./test -run TestKillAtAnyMoment -v -timeout 60m
+
+bench-connect: deps web build ## Connect to first frame, beside QEMU alone
 	@go run ./bench/connect -cache $(CACHE)
 
 # ---- what the machine needs
@@ -80,4 +86,4 @@ endef
 clean: ## remove what was built here; estates and caches stay
 	@rm -rf bin web/dist/assets web/dist/index.html
 
-.PHONY: help run build web check test test-short fuzz bench-connect deps test-deps clean
+.PHONY: help run build web check test test-short race fuzz soak bench-connect deps test-deps clean
