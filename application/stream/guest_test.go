@@ -24,6 +24,7 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 		t.Skip("short: boots a machine")
 	}
 	g := boot(t, "m1")
+	g.drawn(t)
 	p := New(Config{Cache: cacheDir(t)})
 	small := cut(t, p, "calculator", "galculator")
 	large := cut(t, p, "writer", "libreoffice-writer", "fonts-liberation2")
@@ -59,6 +60,7 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 	}
 	t.Logf("start of the large one returned after %v", time.Since(began))
 	window(t, g, eyes, "LibreOffice Writer", began)
+	page(t, g, began)
 	g.picture(t, "1-both")
 	if err := p.Start(t.Context(), g, small, launch("galculator")); err != nil {
 		t.Errorf("Start of one that runs: %v", err)
@@ -83,6 +85,39 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 	cannotRead(t, g, small)
 	checkAttached(t, p, g)
 	g.picture(t, "2-after")
+}
+
+// TestAGuestThatIsNotEntitledHasNothingToRead puts a layer into one of two
+// machines and asks root in both what disks there are and what is on them.
+func TestAGuestThatIsNotEntitledHasNothingToRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: boots two machines")
+	}
+	entitled, other := boot(t, "entitled"), boot(t, "other")
+	p := New(Config{Cache: cacheDir(t)})
+	l := cut(t, p, "eyes", "x11-utils")
+	if err := p.Attach(t.Context(), entitled, l); err != nil {
+		t.Fatal(err)
+	}
+	// EROFS has E0F5E1E2 at 1024 (include/uapi/linux/magic.h), little-endian.
+	look := `for disk in /sys/block/*; do
+	name=${disk#/sys/block/}
+	[ -e $disk/serial ] && echo "serial $(cat $disk/serial)"
+	[ "$(dd if=/dev/$name bs=1 skip=1024 count=4 2>/dev/null | od -An -tx1 | tr -d ' ')" = e2e1f5e0 ] && echo "layer on $name"
+done
+ls /run/consort/layers/*/usr/bin 2>/dev/null
+true`
+	for _, c := range []struct {
+		g    *guest
+		want bool
+	}{{entitled, true}, {other, false}} {
+		_, out := c.g.say(t, look)
+		for _, trace := range []string{"serial " + serial(l.Digest), "layer on vd", "xwininfo"} {
+			if got := strings.Contains(out, trace); got != c.want {
+				t.Errorf("root in guest %s finds %q: %v, want %v:\n%s", c.g.id, trace, got, c.want, out)
+			}
+		}
+	}
 }
 
 // apart shows that what runs in the layer's namespace cannot write the system
@@ -146,6 +181,21 @@ func window(t *testing.T, g *guest, eyes driver.Layer, name string, began time.T
 	g.picture(t, "no-window")
 	_, out := g.say(t, line+"; cat /run/consort/log/*; systemctl status 'consort-app-*' | tail -30")
 	t.Fatalf("no window %q after %v; the guest says: %s", name, time.Since(began), out)
+}
+
+// page waits until the empty page of the writer is drawn: a fifth of the screen,
+// which its window fills, is white.
+func page(t *testing.T, g *guest, began time.Time) {
+	t.Helper()
+	for time.Since(began) < 5*time.Minute {
+		if white := g.white(t); white > 0.2 {
+			t.Logf("page drawn after %v", time.Since(began))
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	g.picture(t, "no-page")
+	t.Fatal("no page was drawn")
 }
 
 func launch(command ...string) driver.Launch {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image/png"
 	"net"
 	"os"
 	"os/exec"
@@ -34,7 +35,7 @@ type guest struct {
 }
 
 // boot starts a machine on a private copy of the image that
-// CONSORT_TEST_IMAGE names and waits for the mark of its drawn desktop.
+// CONSORT_TEST_IMAGE names and waits for its agent.
 func boot(t *testing.T, id estate.MachineID) *guest {
 	t.Helper()
 	image := os.Getenv("CONSORT_TEST_IMAGE")
@@ -71,10 +72,15 @@ func boot(t *testing.T, id estate.MachineID) *guest {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	g := &guest{id: id}
 	g.connect(t, dir)
+	return g
+}
+
+// drawn waits for the mark of the guest's drawn desktop.
+func (g *guest) drawn(t *testing.T) {
+	t.Helper()
 	for g.sh(t, "test -e /run/consort/desktop") != 0 {
 		time.Sleep(500 * time.Millisecond) // the guest's clock, not ours
 	}
-	return g
 }
 
 func (g *guest) connect(t *testing.T, dir string) {
@@ -219,4 +225,31 @@ func (g *guest) picture(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	t.Logf("picture: %s", file)
+}
+
+// white returns the share of white pixels on the screen.
+func (g *guest) white(t *testing.T) float64 {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "screen.png")
+	if err := g.monitor.Execute(t.Context(), "screendump", map[string]any{"filename": file, "format": "png"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	screen, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	white, b := 0, screen.Bounds()
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; x++ {
+			if r, g, b, _ := screen.At(x, y).RGBA(); r == 0xffff && g == 0xffff && b == 0xffff {
+				white++
+			}
+		}
+	}
+	return float64(white) / float64(b.Dx()*b.Dy())
 }

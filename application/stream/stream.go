@@ -156,7 +156,9 @@ func script(name string) ([]byte, error) {
 	case "start":
 		bring = []string{"enter"}
 	}
-	b.WriteString("umask 022\nmkdir -p /run/consort\n")
+	if len(bring) > 0 {
+		b.WriteString("umask 022\n[ -d /run/consort ] || mkdir /run/consort\n")
+	}
 	for _, with := range bring {
 		text, err := scripts.ReadFile(filepath.Join("scripts", with+".sh"))
 		if err != nil {

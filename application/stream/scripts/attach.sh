@@ -7,35 +7,54 @@ for program in mount umount unshare setpriv bwrap systemd-run systemctl; do
 	command -v $program >/dev/null || { echo "the guest has no $program; add it to the image" >&2; exit 13; }
 done
 
-mkdir -p /run/consort/layers /run/consort/caches /run/consort/stage
-chmod 0711 /run/consort/layers /run/consort/caches /run/consort/stage
+mkdir -p -m 0711 /run/consort/layers /run/consort/caches /run/consort/stage
 
-# The kernel's own list is there before udev's names are.
+# The kernel's own list is there before udev's names are. Nothing is forked in
+# these loops: a process costs a guest without hardware virtualisation dearly.
 disk() {
 	for file in /sys/block/*/serial; do
-		if [ -e "$file" ] && [ "$(cat "$file")" = "$serial" ]; then
+		has=
+		[ -e "$file" ] && read -r has <"$file" || :
+		if [ "$has" = "$serial" ]; then
 			name=${file#/sys/block/}
-			echo "${name%/serial}"
+			name=${name%/serial}
 			return
 		fi
 	done
 }
 
+# mounted succeeds when something is mounted at the layer's place, and says in
+# $from what.
+mounted() {
+	while read -r device place kind rest; do
+		if [ "$place" = "$at" ]; then
+			from="$device $kind"
+			return 0
+		fi
+	done </proc/self/mounts
+	return 1
+}
+
 tries=0 name=
 while :; do
-	name=$(disk)
+	disk
 	[ -n "$name" ] && [ -b "/dev/$name" ] && break
 	tries=$((tries + 1))
 	[ $tries -lt 300 ] || { echo "disk $serial did not appear in the guest" >&2; exit 12; }
 	sleep 0.1
 done
-have=$(($(cat "/sys/block/$name/size") * 512))
+read -r sectors <"/sys/block/$name/size"
+have=$((sectors * 512))
 [ "$have" -eq "$size" ] || { echo "disk $serial has $have bytes, not $size" >&2; exit 1; }
 
-mkdir -p "$at"
-if ! grep -q "^/dev/$name $at erofs " /proc/self/mounts; then
-	# What an earlier disk left behind goes first.
-	while grep -q " $at " /proc/self/mounts; do umount -l "$at"; done
+from=
+# What an earlier disk left behind goes first.
+while mounted && [ "$from" != "/dev/$name erofs" ]; do
+	umount -l "$at"
+	from=
+done
+if [ -z "$from" ]; then
+	[ -d "$at" ] || mkdir "$at"
 	mount -t erofs -o ro,nodev,nosuid "/dev/$name" "$at"
 fi
 
@@ -47,7 +66,7 @@ for dir in "$at"/usr/lib/*/gdk-pixbuf-2.0/*/loaders; do
 done
 [ -d "$at/usr/share/mime/packages" ] && [ ! -e /usr/share/mime/mime.cache ] && want="$want mime"
 cache=/run/consort/caches/$digits
-rm -rf "$cache"
+[ -e "$cache" ] && rm -rf "$cache"
 if [ -n "$want" ]; then
 	mkdir -p "$cache"
 	chown nobody:nogroup "$cache"

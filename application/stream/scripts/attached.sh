@@ -4,10 +4,14 @@ while read -r device at kind rest; do
 	case $at in
 	/run/consort/layers/*)
 		digits=${at##*/}
-		short=$(printf %.16s "$digits")
 		[ "$kind" = erofs ] && [ -e "$at.ready" ] || continue
-		serial=$(cat "/sys/block/${device#/dev/}/serial" 2>/dev/null) || continue
-		[ "$serial" = "l-$short" ] && echo "$digits"
+		has=
+		file=/sys/block/${device#/dev/}/serial
+		[ -e "$file" ] && read -r has <"$file" || :
+		# The serial number is "l-" and the first 16 digits.
+		case $digits in
+		"${has#l-}"*) [ ${#has} -eq 18 ] && echo "$digits" ;;
+		esac
 		;;
 	esac
 done </proc/self/mounts
