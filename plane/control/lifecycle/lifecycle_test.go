@@ -269,6 +269,39 @@ func TestASessionFollowsItsDesktopPhaseByPhase(t *testing.T) {
 	}
 }
 
+func TestAResetTakesASessionBackToWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.desktop("d")
+	w.runs("d")
+	w.create("Session", "p", "s", func(r estate.Resource) {
+		r.(*estate.Session).Spec = estate.SessionSpec{Desktop: "d", Person: "ana"}
+	})
+	until(w, "s", "ready", func(s *estate.Session) bool { return s.Status.State == estate.SessionReady })
+	change(w, "d", func(d *estate.Desktop) { d.Spec.Resets++ })
+	w.letGo("d")
+	s := until(w, "s", "waiting again", func(s *estate.Session) bool { return s.Status.State == estate.SessionWaiting })
+	if last := s.Status.Phases[len(s.Status.Phases)-1]; !last.Ended.IsZero() {
+		t.Errorf("it waits in phase %s, which has ended", last.Name)
+	}
+	w.runs("d")
+	until(w, "s", "ready again", func(s *estate.Session) bool { return s.Status.State == estate.SessionReady })
+}
+
+func TestTurningADesktopOffEndsItsSessions(t *testing.T) {
+	w := newWorld(t)
+	w.desktop("d")
+	w.runs("d")
+	w.create("Session", "p", "s", func(r estate.Resource) {
+		r.(*estate.Session).Spec = estate.SessionSpec{Desktop: "d", Person: "ana"}
+	})
+	until(w, "s", "ready", func(s *estate.Session) bool { return s.Status.State == estate.SessionReady })
+	change(w, "d", func(d *estate.Desktop) { d.Spec.Power = estate.Off })
+	s := until(w, "s", "ended", func(s *estate.Session) bool { return s.Status.State == estate.SessionEnded })
+	if want := "the desktop was turned off"; s.Status.Because != want {
+		t.Errorf("because %q, want %q", s.Status.Because, want)
+	}
+}
+
 func TestADeletedDesktopLeavesOnlyItsHome(t *testing.T) {
 	w := newWorld(t)
 	w.desktop("d")

@@ -62,7 +62,7 @@ func (k *Keeper) keepSessions(ctx context.Context, v *view) (time.Duration, erro
 			}
 			continue
 		}
-		if v.desktop.Spec.Power != estate.On && s.Status.State == estate.SessionWaiting {
+		if v.desktop.Spec.Power != estate.On {
 			if err := k.endSession(ctx, s, "the desktop was turned off"); err != nil {
 				return 0, err
 			}
@@ -114,21 +114,26 @@ func (k *Keeper) advance(ctx context.Context, v *view, s *estate.Session) (time.
 	return 0, k.endSession(ctx, fresh, "nobody came")
 }
 
-// walk records which phases are over and returns what is waited for, or "".
+// walk records which phases are over and returns what is waited for, or "". A
+// phase whose end no longer holds, as after a reset, begins anew.
 func walk(st *estate.SessionStatus, v *view, way estate.Presentation, began, now time.Time) string {
 	for i, p := range phases() {
 		if i == len(st.Phases) {
 			st.Phases = append(st.Phases, estate.Phase{Name: p.name, Text: p.text, Began: began})
 		}
 		at := &st.Phases[i]
-		if at.Ended.IsZero() && p.over(v, way) {
-			at.Ended = now
-		}
-		if at.Ended.IsZero() {
+		if !p.over(v, way) {
+			if !at.Ended.IsZero() {
+				at.Began, at.Ended = now, time.Time{}
+			}
+			st.Phases = st.Phases[:i+1]
 			if _, text := stateOf(v, v.desktop); text != "" {
 				return text
 			}
 			return p.text
+		}
+		if at.Ended.IsZero() {
+			at.Ended = now
 		}
 		began = at.Ended
 	}
