@@ -16,7 +16,7 @@ import (
 	"consort.dev/consort/estate"
 )
 
-// pictures is where screens are kept to look at, when somebody wants them.
+// save keeps a picture to look at, when CONSORT_TEST_PICTURES names a folder.
 func save(h *here, m image.Image, name string) {
 	h.Helper()
 	dir := os.Getenv("CONSORT_TEST_PICTURES")
@@ -48,9 +48,7 @@ func TestFirstDesktop(t *testing.T) {
 	before := picture(h, ours)
 
 	t.Run("typing changes the picture", func(*testing.T) {
-		if err := ours.Type("\necho kept > ~/mark; clear; seq 200\n"); err != nil {
-			t.Fatal(err)
-		}
+		typeInto(h, ours, "ls -la /etc\n")
 		untilPicture(h, ours, "what was typed", time.Minute, func(p *image.RGBA) bool { return differs(before, p) > 0.005 })
 	})
 	t.Run("an independent viewer sees the same", func(t *testing.T) {
@@ -140,9 +138,10 @@ func TestSwappingALayerTouchesNothingElse(t *testing.T) {
 	h := newHere(t)
 	h.run("../examples/small-desktop/image.yaml", "testdata/swap.yaml")
 	session := h.connect("ana-swap", "")
-	if err := h.viewer(session).Type("\necho kept > ~/mark; sync\n"); err != nil {
-		t.Fatal(err)
-	}
+	viewer := h.viewer(session)
+	before := picture(h, viewer)
+	typeInto(h, viewer, "echo kept > mark; sync; ls -la /etc\n")
+	untilPicture(h, viewer, "what was typed", time.Minute, func(p *image.RGBA) bool { return differs(before, p) > 0.005 })
 	first := until(h, "ana-swap", "with its layer", bootLimit, func(m *estate.Machine) bool { return attached(m, "calculator") })
 
 	// Another application: exchanged on the running machine.

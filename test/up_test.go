@@ -261,6 +261,26 @@ func (h *here) viewer(s *estate.Session) *rfb.Client {
 	return c
 }
 
+// typeInto clicks into the terminal and types, no faster than a quick typist: a
+// guest's keyboard holds 64 events.
+func typeInto(h *here, c *rfb.Client, text string) {
+	h.Helper()
+	at := rfb.Pointer{X: 300, Y: 250}
+	press := at
+	press.Buttons = 1
+	if err := c.Send(at, press, at); err != nil {
+		h.Fatal(err)
+	}
+	tick := time.NewTicker(40 * time.Millisecond)
+	defer tick.Stop()
+	for _, k := range text {
+		<-tick.C
+		if err := c.Type(string(k)); err != nil {
+			h.Fatal(err)
+		}
+	}
+}
+
 // picture returns the whole screen as it is now.
 func picture(h *here, c *rfb.Client) *image.RGBA {
 	h.Helper()

@@ -8,6 +8,7 @@ import (
 	"image/color"
 	"image/draw"
 	"io"
+	"strings"
 
 	"consort.dev/consort/fault"
 )
@@ -48,14 +49,23 @@ func (c *Client) Request(incremental bool) error {
 	return c.Send(UpdateRequest{incremental, Area{Width: uint16(b.Dx()), Height: uint16(b.Dy())}})
 }
 
-// Type presses and releases the keys of a text, which is ASCII.
+// shifted are the characters that an American keyboard has on its upper half.
+const shifted = `~!@#$%^&*()_+{}|:"<>?ABCDEFGHIJKLMNOPQRSTUVWXYZ`
+
+// Type presses and releases the keys of a text, which is ASCII, as somebody
+// does at an American keyboard.
 func (c *Client) Type(text string) error {
+	const enter, shift = 0xff0d, 0xffe1
 	for _, k := range []byte(text) {
 		sym := uint32(k)
 		if k == '\n' {
-			sym = 0xff0d // Return
+			sym = enter
 		}
-		if err := c.Send(Key{Down: true, Sym: sym}, Key{Sym: sym}); err != nil {
+		keys := []Message{Key{Down: true, Sym: sym}, Key{Sym: sym}}
+		if strings.IndexByte(shifted, k) >= 0 {
+			keys = []Message{Key{Down: true, Sym: shift}, keys[0], keys[1], Key{Sym: shift}}
+		}
+		if err := c.Send(keys...); err != nil {
 			return err
 		}
 	}
