@@ -220,6 +220,26 @@ func (h *Host) Address(project, name, mac string) (netip.Addr, error) {
 	return found, nil
 }
 
+// dialLimit is how long Dial tries. A port that refuses is tried again: a
+// guest's servers start after its desktop.
+const dialLimit = 12 * time.Second
+
+func dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return conn, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // Dial connects to a machine's TCP port from inside its network.
 func (h *Host) Dial(ctx context.Context, project, name string, to netip.AddrPort) (net.Conn, error) {
 	type result struct {
@@ -235,7 +255,7 @@ func (h *Host) Dial(ctx context.Context, project, name string, to netip.AddrPort
 			done <- result{nil, err}
 			return
 		}
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", to.String())
+		conn, err := dial(ctx, to)
 		done <- result{conn, err}
 	}()
 	r := <-done

@@ -1,0 +1,163 @@
+package test
+
+import (
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+)
+
+// TestOtherPeoplesViewers opens one desktop with the viewers of others: by the
+// file that 'consort connect' writes for remote-viewer, and, after one line of
+// the blueprint was changed, by RDP with xfreerdp. Each sees what we see, and
+// the change touches neither machine nor disk.
+func TestOtherPeoplesViewers(t *testing.T) {
+	needs(t, "remote-viewer", "xfreerdp", "Xvfb", "import")
+	h := newHere(t)
+	h.run("../examples/first-desktop")
+	ours := h.viewer(h.connect("ana-office", ""))
+	typeInto(h, ours, "ls -la /etc\n")
+	until(h, "ana-office", "running", bootLimit, func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopRunning })
+	before, err := api.Get[estate.Machine](t.Context(), h.client, "default", "ana-office")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("remote-viewer", func(t *testing.T) {
+		file := filepath.Join(h.dir, "office.vv")
+		h.connectCommand(t, "-o", file)
+		screen := newScreen(t)
+		waitFor(t, file)
+		screen.start("remote-viewer", "--full-screen", file)
+		screen.shows(h, func() image.Image { return picture(h, ours) })
+	})
+
+	change(h, "office", func(b *estate.Blueprint) { b.Spec.Presentation = "rdp" })
+	until(h, "ana-office", "shown by rdp", time.Minute, func(d *estate.Desktop) bool { return d.Status.Presentation == "rdp" })
+
+	t.Run("xfreerdp", func(t *testing.T) {
+		out := h.connectCommand(t, "--forward=5987")
+		user, password := lineWith(t, out, "user "), passwordIn(t, out)
+		screen := newScreen(t)
+		screen.start("xfreerdp", "/v:127.0.0.1:5987", "/u:"+user, "/p:"+password, "/cert:ignore", "/size:1280x800", "/log-level:WARN")
+		screen.shows(h, func() image.Image { return picture(h, ours) })
+	})
+
+	after, err := api.Get[estate.Machine](t.Context(), h.client, "default", "ana-office")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Metadata.UID != after.Metadata.UID || after.Status.Starts != 1 || fmt.Sprint(before.Spec.Hardware) != fmt.Sprint(after.Spec.Hardware) {
+		t.Errorf("the swap of a presentation touched the machine: was %+v, is %+v", before.Spec, after.Spec)
+	}
+}
+
+// connectCommand runs 'consort connect' and returns what it prints.
+func (h *here) connectCommand(t *testing.T, args ...string) io.Reader {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(path, append([]string{"connect", "ana-office", "--server", filepath.Join(h.dir, "run", "api.sock")}, args...)...)
+	c.Stderr = h.log
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return out
+}
+
+func waitFor(t *testing.T, file string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; settle(t.Context()) {
+		if _, err := os.Stat(file); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", file)
+		}
+	}
+}
+
+// screen is an X server for a viewer, of the desktop's size.
+type screen struct {
+	*testing.T
+	display string
+	said    strings.Builder
+}
+
+func newScreen(t *testing.T) *screen {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	x := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "1280x800x24", "-nolisten", "tcp")
+	x.ExtraFiles = []*os.File{w}
+	if err := x.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() { x.Process.Kill(); x.Wait() })
+	var n int
+	if _, err := fmt.Fscan(r, &n); err != nil {
+		t.Fatalf("Xvfb: %v", err)
+	}
+	return &screen{T: t, display: fmt.Sprintf(":%d", n)}
+}
+
+func (s *screen) start(name string, args ...string) {
+	s.Helper()
+	c := exec.Command(name, args...)
+	c.Env = append(os.Environ(), "DISPLAY="+s.display)
+	c.Stdout, c.Stderr = &s.said, &s.said
+	if err := c.Start(); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { c.Process.Kill(); c.Wait() })
+}
+
+// shows waits until the screen holds what ours shows. A viewer's own edges and
+// pointer are allowed for.
+func (s *screen) shows(h *here, ours func() image.Image) {
+	s.Helper()
+	var d float64
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); settle(s.Context()) {
+		theirs := s.picture()
+		if d = differs(ours(), theirs); d < 0.04 {
+			return
+		}
+		save(h, theirs, filepath.Base(s.Name())+".png")
+	}
+	s.Errorf("%.1f %% of the pictures differ; the viewer said: %s", 100*d, s.said.String())
+}
+
+func (s *screen) picture() image.Image {
+	s.Helper()
+	c := exec.Command("import", "-window", "root", "png:-")
+	c.Env = append(os.Environ(), "DISPLAY="+s.display)
+	out, err := c.Output()
+	if err != nil {
+		s.Fatalf("import: %v", err)
+	}
+	m, err := png.Decode(strings.NewReader(string(out)))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return m
+}
