@@ -12,6 +12,7 @@ import (
 	appdriver "consort.dev/consort/application/driver"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/splice"
 )
 
 const (
@@ -71,26 +72,12 @@ func (a *Agent) carry(ctx context.Context, c api.Call, open func(context.Context
 	if err != nil {
 		return err
 	}
-	defer there.Close()
 	here, err := a.Plane.OpenCall(dialing, c.ID)
 	if err != nil {
+		there.Close()
 		return err
 	}
-	defer here.Close()
-	stop := context.AfterFunc(ctx, func() { here.Close(); there.Close() })
-	defer stop()
-	done := make(chan struct{}, 2)
-	for _, way := range [][2]io.ReadWriteCloser{{here, there}, {there, here}} {
-		go func() {
-			io.Copy(way[0], way[1])
-			// One direction that ends ends the other: both ends are closed.
-			here.Close()
-			there.Close()
-			done <- struct{}{}
-		}()
-	}
-	<-done
-	<-done
+	splice.Join(ctx, here, there)
 	return nil
 }
 

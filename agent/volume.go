@@ -12,7 +12,6 @@ import (
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/internal/atomicfile"
-	"consort.dev/consort/internal/undo"
 )
 
 // volumes keeps the data that outlives machines: raw disks with one ext4 file
@@ -56,14 +55,12 @@ func (v *volumes) content(ctx context.Context, vol *estate.Volume) (*driver.Cont
 }
 
 func (v *volumes) make(ctx context.Context, vol *estate.Volume, path string) error {
-	var steps undo.Stack
-	defer steps.Run()
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	steps.Add(func() { os.Remove(f.Name()) })
+	defer os.Remove(f.Name()) // renamed when it is whole
 	if err := f.Truncate(int64(vol.Spec.Size)); err != nil {
 		return err
 	}
@@ -78,7 +75,6 @@ func (v *volumes) make(ctx context.Context, vol *estate.Volume, path string) err
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	steps.Keep()
 	return atomicfile.SyncDir(v.dir)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/splice"
 	"consort.dev/consort/presentation"
 )
 
@@ -192,7 +192,7 @@ func (f *forwarder) next(ctx context.Context, l net.Listener, tell func(*api.Tic
 			conn.Close()
 			return err
 		}
-		f.links.Go(func() { join(ctx, conn, tunnel) })
+		f.links.Go(func() { splice.Join(ctx, conn, tunnel) })
 		return nil
 	}
 }
@@ -213,21 +213,6 @@ func acceptUntil(ctx context.Context, l net.Listener, until time.Time) (net.Conn
 		return nil, ctx.Err()
 	}
 	return conn, err
-}
-
-// join carries bytes both ways until one side ends.
-func join(ctx context.Context, a, b net.Conn) {
-	stop := context.AfterFunc(ctx, func() { a.Close(); b.Close() })
-	defer stop()
-	var both sync.WaitGroup
-	carry := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from)
-		a.Close()
-		b.Close()
-	}
-	both.Go(func() { carry(a, b) })
-	both.Go(func() { carry(b, a) })
-	both.Wait()
 }
 
 func listenHere(port string) (net.Listener, error) {

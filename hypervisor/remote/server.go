@@ -15,6 +15,7 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/internal/splice"
 )
 
 // call is the question of every method: those fields that the method has.
@@ -168,27 +169,10 @@ func display(w http.ResponseWriter, r *http.Request, d driver.Displayer) {
 		return
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(r.Context(), func() { conn.Close() })
-	defer stop()
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n"); err != nil {
 		return
 	}
-	join(&buffered{conn, rw.Reader}, screen)
-}
-
-// join carries bytes both ways until either side ends.
-func join(a, b io.ReadWriteCloser) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		io.Copy(a, b)
-		a.Close()
-		b.Close()
-	}()
-	io.Copy(b, a)
-	a.Close()
-	b.Close()
-	<-done
+	splice.Join(r.Context(), &buffered{conn, rw.Reader}, screen)
 }
 
 // buffered is a connection some bytes of which have been read already.

@@ -9,6 +9,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/splice"
 	"consort.dev/consort/presentation/driver"
 )
 
@@ -110,7 +111,10 @@ func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 		}
 		defer stop()
 		defer end.Close()
-		wg.Go(func() { join(end, far, told) })
+		wg.Go(func() {
+			splice.Join(ctx, end, far)
+			told <- struct{}{}
+		})
 	}
 	err = p.follow(ctx, l, s.Report)
 	late := time.NewTimer(lastWords)
@@ -127,19 +131,6 @@ func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 
 // lastWords is how long an end may take to hear what was said last.
 const lastWords = 500 * time.Millisecond
-
-// join copies both ways until either end is over, and closes both.
-func join(near io.ReadWriteCloser, far net.Conn, told chan<- struct{}) {
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, _ = io.Copy(far, near) // however it ends, it is the end of both
-		_ = far.Close()
-	})
-	_, _ = io.Copy(near, far)
-	told <- struct{}{}
-	_ = near.Close()
-	wg.Wait()
-}
 
 // follow passes events on and returns how the session ended.
 func (p *provider) follow(ctx context.Context, l *line, report func(driver.Event)) error {
