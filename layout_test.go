@@ -66,9 +66,10 @@ var mayImport = map[string]string{
 	"internal/rfb":   "fault",
 	"internal/vdisk": "internal/vdisk/vdisktest",
 
-	"web":  "",
-	"cmd/": "*",
-	"test": "*",
+	"web":   "",
+	"cmd/":  "*",
+	"test":  "*",
+	"test/": "*",
 
 	// Benchmarks drive the product from outside, as its users do.
 	"bench/": "estate fault api internal/",
