@@ -16,8 +16,7 @@ const (
 	Nothing   Need = "nothing"   // nobody notices
 	Reconnect Need = "reconnect" // sessions end and open again; the machine runs on
 	Attach    Need = "attach"    // disks come and go on the running machine
-	Restart   Need = "restart"   // the machine is shut down and made anew around its disks
-	Rebuild   Need = "rebuild"   // the system disk begins afresh; the home stays
+	Rebuild   Need = "rebuild"   // the machine is made anew with a fresh system disk; the home stays
 )
 
 // The layers a change can be in.
@@ -28,6 +27,12 @@ const (
 	InHypervisor   = "hypervisor"
 	InHardware     = "hardware"
 	InContext      = "context"
+)
+
+// What changes about a home.
+const (
+	aHome    = "home"
+	homeSize = "home size"
 )
 
 // Change is one difference between two plans.
@@ -62,20 +67,24 @@ func (c Change) cost() string {
 		return "sessions open again, the desktop runs on"
 	case Attach:
 		return "while the desktop runs"
-	case Restart:
-		return "at the next start, disks stay"
 	case Rebuild:
-		if c.Layer == InContext {
+		switch {
+		case c.Layer == InContext && c.What == "":
 			return "at the next start, with a fresh system disk; files of one context stay in it"
+		case c.What == aHome:
+			return "at the next start, with a fresh system disk; files stay in the home they are in"
 		}
 		return "at the next start, with a fresh system disk; the home stays"
+	}
+	if c.What == homeSize {
+		return "homes that are there keep their size"
 	}
 	return "nobody notices"
 }
 
 // Most returns the costliest need of the changes.
 func Most(cs []Change) Need {
-	order := []Need{Nothing, Reconnect, Attach, Restart, Rebuild}
+	order := []Need{Nothing, Reconnect, Attach, Rebuild}
 	most := 0
 	for _, c := range cs {
 		most = max(most, slices.Index(order, c.Needs))
@@ -101,23 +110,15 @@ func Diff(was, is estate.Plan) []Change {
 	}
 	add(InHypervisor, "", set(was.Hypervisors), set(is.Hypervisors), n)
 	a, b := was.Hardware, is.Hardware
-	add(InHardware, "cpus", count(a.CPUs), count(b.CPUs), Restart)
-	add(InHardware, "memory", bytesOf(a.Memory), bytesOf(b.Memory), Restart)
-	add(InHardware, "firmware", string(a.Firmware), string(b.Firmware), Restart)
-	add(InHardware, "screen", screen(a.Screen), screen(b.Screen), Restart)
-	add(InHardware, "home", volumes(a), volumes(b), Restart)
-	add(InHardware, "home size", bytesOf(was.Home), bytesOf(is.Home), Restart)
-	add(InContext, "", was.Context, is.Context, contextNeeds(was, is))
-	add(InContext, "network", was.Network, is.Network, Restart)
+	add(InHardware, "cpus", count(a.CPUs), count(b.CPUs), Rebuild)
+	add(InHardware, "memory", bytesOf(a.Memory), bytesOf(b.Memory), Rebuild)
+	add(InHardware, "firmware", string(a.Firmware), string(b.Firmware), Rebuild)
+	add(InHardware, "screen", screen(a.Screen), screen(b.Screen), Rebuild)
+	add(InHardware, aHome, volumes(a), volumes(b), Rebuild)
+	add(InHardware, homeSize, bytesOf(was.Home), bytesOf(is.Home), Nothing)
+	add(InContext, "", was.Context, is.Context, Rebuild) // what one compartment wrote does not enter another
+	add(InContext, "network", was.Network, is.Network, Rebuild)
 	return cs
-}
-
-// contextNeeds is a fresh disk: what one compartment wrote does not enter another.
-func contextNeeds(was, is estate.Plan) Need {
-	if was.Context == "" || is.Context == "" {
-		return Restart
-	}
-	return Rebuild
 }
 
 func diffLayers(was, is []estate.Layer) []Change {

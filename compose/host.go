@@ -101,7 +101,7 @@ func (c *composition) hypervisors() {
 		reasons = append(reasons, r)
 	}
 	if len(c.in.Hypervisors) == 0 {
-		c.wait("spec.hypervisor", "no hypervisor has joined yet; start one with 'consort up' or 'consort agent'")
+		c.wait("spec.hypervisor", "no hypervisor has joined yet; 'consort up' brings one")
 		return
 	}
 	if len(fit) == 0 {

@@ -46,6 +46,9 @@ type Metadata struct {
 	Owner      *Ref              `json:"owner,omitempty" doc:"The object it was made for, and goes with."`
 }
 
+// AgentFinalizer holds a machine or a volume until its agent has cleaned up.
+const AgentFinalizer = "agent"
+
 // Resource is an object of any kind. Every kind is a struct that embeds Head
 // and has fields Spec (what is wanted) and Status (what is).
 type Resource interface {
@@ -55,7 +58,7 @@ type Resource interface {
 	Check() []Problem
 	// Links returns the objects the spec names, each at its field.
 	Links() []Link
-	// Condition returns the common part of the status.
+	// Progress returns the common part of the status.
 	Progress() *Progress
 }
 
@@ -72,6 +75,15 @@ func (p Problem) String() string { return p.Path + ": " + p.Text }
 type Link struct {
 	Path string // field path of the name
 	To   Ref
+}
+
+// LinksOf returns every object that r names: those of its spec, and its project.
+func LinksOf(r Resource) []Link {
+	ls := r.Links()
+	if p := r.Header().Metadata.Project; p != "" {
+		ls = append(ls, Link{"metadata.project", Ref{"Project", "", p}})
+	}
+	return ls
 }
 
 // Ref leads to an object.

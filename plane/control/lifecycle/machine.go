@@ -35,7 +35,7 @@ func (k *Keeper) keepMachine(ctx context.Context, v *view) error {
 	off := m.Status.Power == estate.Off && m.Spec.Power == estate.Off
 	if v.planned() {
 		switch need := compose.Most(compose.Diff(*planOf(d), v.plan)); need {
-		case compose.Restart, compose.Rebuild:
+		case compose.Rebuild:
 			if off {
 				return k.remove(ctx, v) // the next look makes it anew
 			}
@@ -84,7 +84,7 @@ func (k *Keeper) make(ctx context.Context, v *view) error {
 
 func head(kind estate.Kind, project, name string, owner *estate.Ref) estate.Head {
 	return estate.Head{APIVersion: estate.APIVersion, Kind: kind, Metadata: estate.Metadata{
-		Name: name, Project: project, Owner: owner, Finalizers: []string{AgentFinalizer},
+		Name: name, Project: project, Owner: owner, Finalizers: []string{estate.AgentFinalizer},
 	}}
 }
 
