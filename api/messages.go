@@ -151,9 +151,6 @@ type Account struct {
 	Password string `json:"password"`
 }
 
-// AgentFinalizer is the finalizer that agents take away.
-const AgentFinalizer = "agent"
-
 // LetGoRequest says who has cleaned up after an object.
 type LetGoRequest struct {
 	Finalizer string `json:"finalizer"`

@@ -162,33 +162,6 @@ func (c *Client) refill(r estate.Resource, data []byte) error {
 	return nil
 }
 
-// Patch changes the fields of labels and spec that the merge patch (RFC 7396)
-// mentions and returns the object.
-func (c *Client) Patch(ctx context.Context, ref estate.Ref, patch any, w Write) (estate.Resource, error) {
-	return c.patch(ctx, ref, Path(ref), patch, w)
-}
-
-// PatchStatus changes the fields of the status that the patch mentions. The
-// patch is of the whole object, as {"status":{...}}. A field that a struct
-// leaves out because it is empty is not mentioned: to clear fields, use PutStatus.
-func (c *Client) PatchStatus(ctx context.Context, ref estate.Ref, patch any, w Write) (estate.Resource, error) {
-	return c.patch(ctx, ref, Path(ref)+"/status", patch, w)
-}
-
-func (c *Client) patch(ctx context.Context, ref estate.Ref, path string, patch any, w Write) (estate.Resource, error) {
-	k, err := known(ref.Kind)
-	if err != nil {
-		return nil, err
-	}
-	req := w.request(http.MethodPatch, path, patch)
-	req.header.Set("Content-Type", MergePatch)
-	r := k.New()
-	if _, err := c.do(ctx, req, r); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
 // Delete asks for the object to be deleted. An absent one is fault.NotFound;
 // one that others refer to is fault.Conflict. An object with finalizers goes
 // when the last of them is gone.

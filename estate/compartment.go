@@ -19,7 +19,7 @@ type ContextSpec struct {
 	Title     string    `json:"title,omitempty"`
 	Colour    string    `json:"colour" doc:"Six hexadecimal digits after #; drawn around its desktops."`
 	Trust     int       `json:"trust" minimum:"0" maximum:"3" doc:"0 trusts nothing, 3 guards what matters most."`
-	Lifetime  Lifetime  `json:"lifetime,omitempty" enum:"persistent,session,disposable"`
+	Lifetime  Lifetime  `json:"lifetime,omitempty" doc:"How long the system disk lives. Only persistent for now, also when empty."`
 	Network   string    `json:"network,omitempty" doc:"What its machines join; none when empty."`
 	Clipboard Clipboard `json:"clipboard,omitzero"`
 }
@@ -27,12 +27,9 @@ type ContextSpec struct {
 // Lifetime is how long a desktop's system disk lives.
 type Lifetime string
 
-// The lifetimes.
-const (
-	Persistent Lifetime = "persistent"
-	PerSession Lifetime = "session"
-	Disposable Lifetime = "disposable"
-)
+// Persistent keeps the system disk until a reset or a new image. Lifetimes that
+// promise more are refused until something keeps the promise.
+const Persistent Lifetime = "persistent"
 
 // Clipboard is what the clipboard may carry.
 type Clipboard struct {
@@ -53,7 +50,13 @@ func (x *Context) Check() []Problem {
 	if s.Trust < 0 || s.Trust > 3 {
 		c.add("spec.trust", "%d is not between 0 and 3", s.Trust)
 	}
-	oneOf(&c, "spec.lifetime", s.Lifetime, false, Persistent, PerSession, Disposable)
+	switch s.Lifetime {
+	case "", Persistent:
+	case "session", "disposable":
+		c.add("spec.lifetime", "not built yet: only persistent is kept; reset the desktop for a fresh system disk")
+	default:
+		c.add("spec.lifetime", "%q is not a lifetime; write persistent", string(s.Lifetime))
+	}
 	c.name("spec.network", s.Network, false)
 	return c
 }
@@ -123,7 +126,6 @@ type VolumeSpec struct {
 type VolumeStatus struct {
 	Progress
 	Hypervisor string `json:"hypervisor,omitempty" doc:"The host that has it."`
-	Used       Bytes  `json:"used,omitempty" doc:"What it takes on disk."`
 }
 
 // Check implements Resource.

@@ -9,8 +9,8 @@ import (
 // goes around them.
 type Blueprint struct {
 	Head
-	Spec   BlueprintSpec   `json:"spec"`
-	Status BlueprintStatus `json:"status,omitzero"`
+	Spec   BlueprintSpec `json:"spec"`
+	Status Bare          `json:"status,omitzero"`
 }
 
 // BlueprintSpec is one line for each layer.
@@ -39,24 +39,6 @@ type Selector struct {
 	Needs  []Capability      `json:"needs,omitempty" doc:"Capabilities it must have."`
 }
 
-// Matches reports whether the selector picks h.
-func (s *Selector) Matches(h *Hypervisor) bool {
-	if s.Name != "" && s.Name != h.Metadata.Name {
-		return false
-	}
-	for k, v := range s.Labels {
-		if h.Metadata.Labels[k] != v {
-			return false
-		}
-	}
-	for _, n := range s.Needs {
-		if !h.Status.Can(n).Has {
-			return false
-		}
-	}
-	return true
-}
-
 // Category is the sort of work a desktop is for.
 type Category string
 
@@ -72,11 +54,6 @@ type Size struct {
 	CPUs   int    `json:"cpus,omitempty" doc:"2 when empty."`
 	Memory Bytes  `json:"memory,omitempty" doc:"1Gi when empty."`
 	Screen Screen `json:"screen,omitzero" doc:"1280 by 800 when empty."`
-}
-
-// BlueprintStatus says whether it can be composed now.
-type BlueprintStatus struct {
-	Progress
 }
 
 // Check implements Resource.

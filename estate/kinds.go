@@ -15,7 +15,7 @@ type KindInfo struct {
 // what is referred to comes before what refers to it.
 func Kinds() []KindInfo {
 	return []KindInfo{
-		{"Project", "projects", true, "A part of the estate with people and quotas of its own.", func() Resource { return new(Project) }},
+		{"Project", "projects", true, "A part of the estate with people of its own.", func() Resource { return new(Project) }},
 		{"Person", "persons", true, "Somebody who signs in.", func() Resource { return new(Person) }},
 		{"Group", "groups", true, "Persons who are granted the same things.", func() Resource { return new(Group) }},
 		{"Hypervisor", "hypervisors", true, "A place where machines run.", func() Resource { return new(Hypervisor) }},

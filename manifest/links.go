@@ -58,8 +58,8 @@ func (r *reading) links(known func(estate.Kind, string) ([]string, error)) error
 	}
 	asked := map[estate.Ref]bool{}
 	for _, d := range r.docs {
-		for _, l := range linksOf(d.object) {
-			if estate.NameProblem(l.To.Name) != "" || d.said(l.Path) || !d.whole(l) {
+		for _, l := range estate.LinksOf(d.object) {
+			if l.To == (estate.Ref{Kind: "Project", Name: firstProject}) || estate.NameProblem(l.To.Name) != "" || d.said(l.Path) || !d.whole(l) {
 				continue
 			}
 			group := estate.Ref{Kind: l.To.Kind, Project: l.To.Project}
@@ -89,15 +89,6 @@ func (d *document) whole(l estate.Link) bool {
 
 // firstProject is there from a plane's first day; a set need not make it.
 const firstProject = "default"
-
-// linksOf is the object's own links and its project.
-func linksOf(r estate.Resource) []estate.Link {
-	ls := r.Links()
-	if p := r.Header().Metadata.Project; p != "" && p != firstProject {
-		ls = append(ls, estate.Link{Path: "metadata.project", To: estate.Ref{Kind: "Project", Name: p}})
-	}
-	return ls
-}
 
 // nothing says that a reference leads nowhere, and where it may have been meant to lead.
 func nothing(to estate.Ref, there []string) string {

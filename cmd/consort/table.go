@@ -71,7 +71,7 @@ func columns(k estate.Kind) []string {
 		"Image":       "STATE SIZE STORED DIGEST",
 		"Application": "TITLE DELIVERY VERSIONS STATE",
 		"Blueprint":   "IMAGE PRESENTATION APPLICATIONS CONTEXT",
-		"Volume":      "PERSON SIZE USED HYPERVISOR",
+		"Volume":      "PERSON SIZE HYPERVISOR",
 		"Desktop":     "STATE PERSON BLUEPRINT PRESENTATION WAITING",
 		"Machine":     "POWER HYPERVISOR CPUS MEMORY STARTS WAITING",
 		"Session":     "STATE DESKTOP PERSON PRESENTATION WAITING",
@@ -111,7 +111,7 @@ func cells(r estate.Resource) []string {
 func livingCells(r estate.Resource) []string {
 	switch r := r.(type) {
 	case *estate.Volume:
-		return []string{r.Spec.Person, amount(r.Spec.Size), amount(r.Status.Used), r.Status.Hypervisor}
+		return []string{r.Spec.Person, amount(r.Spec.Size), r.Status.Hypervisor}
 	case *estate.Desktop:
 		return []string{string(r.Status.State), r.Spec.Person, r.Spec.Blueprint, r.Status.Presentation, short(r.Status.Waiting)}
 	case *estate.Machine:

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -54,7 +55,7 @@ func (a *Auth) byCode(w http.ResponseWriter, r *http.Request, code string) (stri
 	used := fault.Unauthenticated.Errorf("this sign-in code has been used or is too old; ask for a new one")
 	c, e, err := read[oneTime](r.Context(), a, secrets("codes", atRest(code)))
 	switch {
-	case err != nil && fault.KindOf(err) == fault.NotFound:
+	case errors.Is(err, fault.NotFound):
 		return "", used
 	case err != nil:
 		return "", err

@@ -331,7 +331,7 @@ func (a *Auth) makeToken(_ http.ResponseWriter, r *http.Request, m me) (any, err
 
 func (a *Auth) deleteToken(_ http.ResponseWriter, r *http.Request, m me) (any, error) {
 	err := a.endToken(r.Context(), whose(m), r.PathValue("id"))
-	if fault.KindOf(err) == fault.NotFound && err != nil && m.admin {
+	if errors.Is(err, fault.NotFound) && m.admin {
 		err = a.endToken(r.Context(), agents, r.PathValue("id"))
 	}
 	return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -123,7 +124,7 @@ func (a *Auth) stored(ctx context.Context, uid string) (hash string, has bool, e
 	switch {
 	case err == nil:
 		return p.Hash, true, nil
-	case fault.KindOf(err) == fault.NotFound:
+	case errors.Is(err, fault.NotFound):
 		return a.decoy, false, nil
 	}
 	return "", false, err

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func (a *Auth) signedIn(r *http.Request) (string, signIn, error) {
 	id := atRest(c.Value)
 	s, e, err := read[signIn](r.Context(), a, secrets("sign-ins", id))
 	switch {
-	case fault.KindOf(err) == fault.NotFound && err != nil:
+	case errors.Is(err, fault.NotFound):
 		return "", signIn{}, fault.Unauthenticated.Errorf("you are signed out; sign in again")
 	case err != nil:
 		return "", signIn{}, err

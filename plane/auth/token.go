@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -111,7 +112,7 @@ func agentOf(scopes []string) (string, error) {
 func (a *Auth) byToken(ctx context.Context, secret string) (Caller, error) {
 	t, _, err := read[Token](ctx, a, secrets("tokens", atRest(secret)))
 	switch {
-	case err != nil && fault.KindOf(err) == fault.NotFound, err == nil && !t.Expires.IsZero() && !a.Now().Before(t.Expires):
+	case errors.Is(err, fault.NotFound), err == nil && !t.Expires.IsZero() && !a.Now().Before(t.Expires):
 		return Caller{}, fault.Unauthenticated.Errorf("that token is not known or has expired; make a new one")
 	case err != nil:
 		return Caller{}, err

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -283,7 +284,7 @@ func asPrecondition(want conditions, err error) error {
 // stored returns the object, or nil when there is none.
 func (c *call) stored(ref estate.Ref) (estate.Resource, error) {
 	r, err := c.Store.Load(c.r.Context(), ref)
-	if fault.KindOf(err) == fault.NotFound {
+	if errors.Is(err, fault.NotFound) {
 		return nil, nil
 	}
 	return r, err

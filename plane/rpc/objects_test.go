@@ -31,9 +31,9 @@ func TestAnObjectIsCreatedReadChangedAndDeleted(t *testing.T) {
 	if err != nil || got.Spec.Subnet != "10.77.1.0/24" {
 		t.Fatalf("get: %+v, %v", got, err)
 	}
-	r, err := c.Patch(ctx, n.Ref(), map[string]any{"spec": map[string]any{"egress": true}}, api.Write{Version: got.Metadata.Version})
-	if err != nil || !r.(*estate.Network).Spec.Egress || r.Header().Metadata.Generation != 2 || r.Header().Metadata.UID != n.Metadata.UID {
-		t.Errorf("patch: got %+v, %v", r, err)
+	got.Spec.Egress = true
+	if err := c.Put(ctx, got, api.Write{Version: got.Metadata.Version}); err != nil || got.Metadata.Generation != 2 || got.Metadata.UID != n.Metadata.UID {
+		t.Errorf("put: got %+v, %v", got, err)
 	}
 	if err := c.Put(ctx, network("lan"), api.Write{Create: true}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("create again: got %v, want conflict", err)
@@ -149,16 +149,17 @@ func TestSpecAndStatusAreWrittenApart(t *testing.T) {
 	if err := c.Put(ctx, h, api.Write{}); err != nil || !h.Spec.Drain || h.Status.Product != "Iron 1" {
 		t.Errorf("spec write: got %+v, %v; want the spec only", h, err)
 	}
-	r, err := c.PatchStatus(ctx, h.Ref(), map[string]any{"status": map[string]any{"accelerator": "steam"}}, api.Write{})
-	if err != nil || r.(*estate.Hypervisor).Status.Accelerator != "steam" || r.(*estate.Hypervisor).Status.Product != "Iron 1" {
-		t.Errorf("status patch: got %+v, %v", r, err)
+	patched := p.curl("root", "PATCH", api.Path(h.Ref())+"/status", `{"status":{"accelerator":"steam"}}`, "Content-Type", api.MergePatch)
+	h, err = api.Get[estate.Hypervisor](ctx, c, "", "a")
+	if patched.status != 200 || err != nil || h.Status.Accelerator != "steam" || h.Status.Product != "Iron 1" {
+		t.Errorf("status patch: got %d, then %+v, %v", patched.status, h, err)
 	}
-	if r.Header().Metadata.Generation != 2 {
-		t.Errorf("generation: got %d, want 2: one spec write", r.Header().Metadata.Generation)
+	if h.Metadata.Generation != 2 {
+		t.Errorf("generation: got %d, want 2: one spec write", h.Metadata.Generation)
 	}
-	_, err = c.Patch(ctx, h.Ref(), map[string]any{"status": map[string]any{}}, api.Write{})
-	if ps := api.Problems(err); len(ps) != 1 || ps[0].Path != "status" {
-		t.Errorf("status in a spec patch: got %v, want a problem", err)
+	refused := p.curl("root", "PATCH", api.Path(h.Ref()), `{"status":{}}`, "Content-Type", api.MergePatch)
+	if ps := refused.p.Problems; len(ps) != 1 || ps[0].Path != "status" {
+		t.Errorf("status in a spec patch: got %+v, want a problem", refused)
 	}
 	if err := p.as("oli").PutStatus(ctx, desktop("desk", "ana"), api.Write{}); !errors.Is(err, fault.Denied) {
 		t.Errorf("a person writes a status: got %v, want denied", err)
@@ -316,7 +317,7 @@ func TestAnObjectGoesWithItsLastFinalizer(t *testing.T) {
 	p.office()
 	ctx, c := t.Context(), p.as("root")
 	v := &estate.Volume{Head: head("Volume", "p", "home"), Spec: estate.VolumeSpec{Size: estate.GiB}}
-	v.Metadata.Finalizers = []string{"agent", "lifecycle"}
+	v.Metadata.Finalizers = []string{estate.AgentFinalizer, "lifecycle"}
 	if err := p.store.Create(ctx, v); err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func TestAnObjectGoesWithItsLastFinalizer(t *testing.T) {
 	if err != nil || got.Metadata.Deleting.IsZero() {
 		t.Fatalf("got %+v, %v; want it deleting", got, err)
 	}
-	if err := c.LetGo(ctx, v.Ref(), "agent"); err != nil {
+	if err := c.LetGo(ctx, v.Ref(), estate.AgentFinalizer); err != nil {
 		t.Error(err)
 	}
 	if _, err := p.store.Load(ctx, v.Ref()); err != nil {
@@ -339,7 +340,7 @@ func TestAnObjectGoesWithItsLastFinalizer(t *testing.T) {
 	if _, err := p.store.Load(ctx, v.Ref()); !errors.Is(err, fault.NotFound) {
 		t.Errorf("after the last: got %v, want not-found", err)
 	}
-	if err := c.LetGo(ctx, v.Ref(), "agent"); err != nil {
+	if err := c.LetGo(ctx, v.Ref(), estate.AgentFinalizer); err != nil {
 		t.Errorf("once more: %v", err)
 	}
 }
@@ -355,17 +356,39 @@ func TestWhatThePlaneWritesIntoASpecStays(t *testing.T) {
 	if err := p.store.Create(ctx, v); err != nil {
 		t.Fatal(err)
 	}
-	want := &estate.Volume{Head: head("Volume", "p", "home"), Spec: estate.VolumeSpec{Size: 2 * estate.GiB}}
+	want := &estate.Volume{Head: head("Volume", "p", "home"), Spec: estate.VolumeSpec{Size: estate.GiB, Person: "ana"}}
 	res, err := c.Apply(ctx, []estate.Resource{want}, false)
 	if err != nil || res.Results[0].Change != api.Changed {
 		t.Fatalf("got %+v, %v", res, err)
 	}
 	got, err := store.Get[estate.Volume](ctx, p.store, "p", "home")
-	if err != nil || got.Spec.Holder != "m1" || got.Spec.Size != 2*estate.GiB {
-		t.Errorf("got %+v, %v; want the new size and the old holder", got.Spec, err)
+	if err != nil || got.Spec.Holder != "m1" || got.Spec.Person != "ana" {
+		t.Errorf("got %+v, %v; want the new person and the old holder", got.Spec, err)
 	}
-	want.Spec.Size = estate.GiB
-	if _, err := c.Apply(ctx, []estate.Resource{want}, false); len(api.Problems(err)) != 1 {
-		t.Errorf("shrink: got %v, want a problem", err)
+}
+
+func TestSizesOfHomesStayAsTheyAre(t *testing.T) {
+	p := start(t)
+	p.office()
+	ctx, c := t.Context(), p.as("root")
+	vol := &estate.Volume{Head: head("Volume", "p", "home"), Spec: estate.VolumeSpec{Size: estate.GiB}}
+	office, err := api.Get[estate.Blueprint](ctx, c, "p", "office")
+	if err != nil {
+		t.Fatal(err)
+	}
+	office.Spec.Home = estate.GiB
+	if _, err := c.Apply(ctx, []estate.Resource{vol, office}, false); err != nil {
+		t.Fatalf("a first size: %v", err)
+	}
+	for size, wants := range map[estate.Bytes]string{estate.GiB / 2: "spec.size", 2 * estate.GiB: "spec.size spec.home"} {
+		vol.Spec.Size, office.Spec.Home = size, size
+		_, err := c.Apply(ctx, []estate.Resource{vol, office}, false)
+		var got []string
+		for _, p := range api.Problems(err) {
+			got = append(got, p.Path[strings.LastIndex(p.Path, "spec."):])
+		}
+		if strings.Join(got, " ") != wants {
+			t.Errorf("%s: got %v, want problems at %s", size, err, wants)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -84,27 +85,20 @@ func (s *set) check() error {
 // links adds a problem for every mention of something that is not there. What
 // was mentioned before is not asked for again: it may be on its way out.
 func (s *set) links(m member) error {
-	links := m.next.Links()
-	if p := m.next.Header().Metadata.Project; p != "" {
-		links = append(links, estate.Link{Path: "metadata.project", To: estate.Ref{Kind: "Project", Name: p}})
-	}
 	old := map[estate.Ref]bool{}
 	if m.stored != nil {
-		for _, l := range m.stored.Links() {
+		for _, l := range estate.LinksOf(m.stored) {
 			old[l.To] = true
 		}
-		if p := m.stored.Header().Metadata.Project; p != "" {
-			old[estate.Ref{Kind: "Project", Name: p}] = true
-		}
 	}
-	for _, l := range links {
+	for _, l := range estate.LinksOf(m.next) {
 		if old[l.To] || s.refs[l.To] {
 			continue
 		}
 		_, err := s.c.Store.Load(s.c.r.Context(), l.To)
 		switch {
 		case err == nil:
-		case fault.KindOf(err) == fault.NotFound:
+		case errors.Is(err, fault.NotFound):
 			known, err := s.known(l.To)
 			if err != nil {
 				return err
@@ -186,8 +180,10 @@ func clone(r estate.Resource) (estate.Resource, error) {
 	return out, nil
 }
 
-// spec and status of an object of any kind.
+// specOf returns the spec of an object of any kind.
 func specOf(r estate.Resource) reflect.Value { return reflect.ValueOf(r).Elem().FieldByName("Spec") }
+
+// statusOf returns the status of an object of any kind.
 func statusOf(r estate.Resource) reflect.Value {
 	return reflect.ValueOf(r).Elem().FieldByName("Status")
 }
@@ -267,8 +263,15 @@ func frozen(stored, next estate.Resource) []estate.Problem {
 			ps = append(ps, estate.Problem{Path: "spec.hardware", Text: "another hardware is another machine; make one"})
 		}
 	case *estate.Volume:
-		if was := stored.(*estate.Volume); was.Spec.Size > n.Spec.Size {
-			ps = append(ps, estate.Problem{Path: "spec.size", Text: fmt.Sprintf("a volume never shrinks; it has %s", was.Spec.Size)})
+		switch was := stored.(*estate.Volume).Spec.Size; {
+		case was > n.Spec.Size:
+			ps = append(ps, estate.Problem{Path: "spec.size", Text: fmt.Sprintf("a volume never shrinks; it has %s", was)})
+		case was < n.Spec.Size:
+			ps = append(ps, estate.Problem{Path: "spec.size", Text: fmt.Sprintf("not built yet: a volume does not grow; leave it at %s", was)})
+		}
+	case *estate.Blueprint:
+		if was := stored.(*estate.Blueprint).Spec.Home; was > 0 && was < n.Spec.Home {
+			ps = append(ps, estate.Problem{Path: "spec.home", Text: fmt.Sprintf("not built yet: homes that are there do not grow; leave it at %s, or make another blueprint", was)})
 		}
 	}
 	return ps

@@ -94,7 +94,7 @@ func (c *call) letGo() error {
 	if req.Finalizer == "" {
 		return invalid(ref.String(), []estate.Problem{{Path: "finalizer", Text: "say whose finalizer goes"}})
 	}
-	if !c.caller.Admin && req.Finalizer != api.AgentFinalizer {
+	if !c.caller.Admin && req.Finalizer != estate.AgentFinalizer {
 		return fault.Denied.Errorf("let go of %s: %s is not yours to take away", ref, req.Finalizer)
 	}
 	for try := 0; ; try++ {

@@ -226,7 +226,7 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// read decodes a whole object of a kind that its own head names.
+// readObject decodes a whole object of a kind that its own head names.
 func readObject(data []byte, at string) (estate.Resource, []estate.Problem) {
 	var head struct {
 		Kind string `json:"kind"`

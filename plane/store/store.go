@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func (s *Store) Load(ctx context.Context, ref estate.Ref) (estate.Resource, erro
 	}
 	e, err := s.kv.Get(ctx, key)
 	switch {
-	case fault.KindOf(err) == fault.NotFound:
+	case errors.Is(err, fault.NotFound):
 		return nil, fault.NotFound.Errorf("there is no %s", ref)
 	case err != nil:
 		return nil, fault.KindOf(err).Errorf("read %s: %w", ref, err)

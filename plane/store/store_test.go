@@ -178,9 +178,6 @@ func TestWritesThatAreOvertaken(t *testing.T) {
 		{name: "Delete", act: func(s *store.Store, d *estate.Desktop) error {
 			return s.Delete(t.Context(), d.Ref(), d.Metadata.Version)
 		}, want: fault.Conflict, title: "theirs"},
-		{name: "Expect", act: func(s *store.Store, d *estate.Desktop) error {
-			return s.Commit(t.Context(), store.Create(desktop("d2")), store.Expect(d.Ref(), d.Metadata.Version))
-		}, want: fault.Conflict, title: "theirs"},
 		{name: "Modify", act: func(s *store.Store, d *estate.Desktop) error {
 			_, err := store.Modify(t.Context(), s, "office", "d1", func(d *estate.Desktop) error { d.Spec.Title += " and mine"; return nil })
 			return err
@@ -259,10 +256,11 @@ func TestDeleteComparesTheVersion(t *testing.T) {
 
 func TestCommitDoesAllOrNothing(t *testing.T) {
 	s := open(t)
-	a, b := desktop("a"), desktop("b")
+	a, b, c := desktop("a"), desktop("b"), desktop("c")
 	create(t, s, a)
+	create(t, s, c)
 	a.Spec.Title = "new"
-	wantKind(t, "Commit", s.Commit(t.Context(), store.Put(a), store.Create(b), store.Create(desktop("a2")), store.Expect(desktop("a3").Ref(), 7)), fault.Conflict)
+	wantKind(t, "Commit", s.Commit(t.Context(), store.Put(a), store.Create(b), store.Create(desktop("a2")), store.Remove(c.Ref(), c.Metadata.Version+1)), fault.Conflict)
 	if _, err := store.Get[estate.Desktop](t.Context(), s, "office", "b"); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("half of a set was stored: %v", err)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // tries bounds how often a write that loses a race is worked out again.
 const tries = 32
 
-// Edit is one write of a Commit. Make it with Put, Create, Remove, Expect or Raw.
+// Edit is one write of a Commit. Make it with Put, Create, Remove or Raw.
 type Edit struct {
 	verb    verb
 	object  estate.Resource
@@ -28,7 +29,6 @@ const (
 	create verb = iota
 	put
 	remove
-	expect
 	raw
 )
 
@@ -41,12 +41,6 @@ func Put(r estate.Resource) Edit { return Edit{verb: put, object: r, ref: r.Head
 // Remove deletes an object: see Store.Delete.
 func Remove(ref estate.Ref, version int64) Edit {
 	return Edit{verb: remove, ref: ref, version: version}
-}
-
-// Expect writes nothing and holds when the object still has the version; 0
-// means that it is absent.
-func Expect(ref estate.Ref, version int64) Edit {
-	return Edit{verb: expect, ref: ref, version: version}
 }
 
 // Raw adds comparisons and writes of keys that are not objects.
@@ -112,7 +106,7 @@ func (s *Store) Commit(ctx context.Context, edits ...Edit) error {
 			t.If = append(t.If, st.txn.If...)
 			t.Then = append(t.Then, st.txn.Then...)
 		}
-		if len(t.Then) == 0 && !slices.ContainsFunc(edits, func(e Edit) bool { return e.verb == expect || e.verb == raw }) {
+		if len(t.Then) == 0 && !slices.ContainsFunc(edits, func(e Edit) bool { return e.verb == raw }) {
 			return nil
 		}
 		var revision int64
@@ -120,7 +114,7 @@ func (s *Store) Commit(ctx context.Context, edits ...Edit) error {
 		if fault.KindOf(err) == fault.Conflict {
 			continue // preparing again finds and names what changed
 		}
-		if fault.KindOf(err) == fault.NotFound && i == 0 {
+		if errors.Is(err, fault.NotFound) && i == 0 {
 			s.forgetEventLease()
 			continue
 		}
@@ -166,7 +160,7 @@ func (s *Store) prepare(ctx context.Context, edits []Edit, careful bool) ([]step
 		var now estate.Resource
 		if e.verb != create || careful {
 			now, err = s.Load(ctx, e.ref)
-			if err != nil && fault.KindOf(err) != fault.NotFound {
+			if err != nil && !errors.Is(err, fault.NotFound) {
 				return nil, err
 			}
 		}
@@ -178,8 +172,6 @@ func (s *Store) prepare(ctx context.Context, edits []Edit, careful bool) ([]step
 			st, err = s.preparePut(ctx, key, e, now)
 		case remove:
 			st, err = s.prepareRemove(key, e, now)
-		case expect:
-			st, err = prepareExpect(key, e, now)
 		}
 		if err != nil {
 			return nil, err
@@ -285,17 +277,6 @@ func (s *Store) prepareRemove(key string, e Edit, now estate.Resource) (step, er
 		return step{}, err
 	}
 	return step{txn: Txn{holds, []Write{{Key: key, Value: value}}}}, nil
-}
-
-func prepareExpect(key string, e Edit, now estate.Resource) (step, error) {
-	var version int64
-	if now != nil {
-		version = now.Header().Metadata.Version
-	}
-	if version != e.version {
-		return step{}, fault.Conflict.Errorf("%s has changed since version %d; read it again", e.ref, e.version)
-	}
-	return step{txn: Txn{If: []Compare{{key, version}}}}, nil
 }
 
 // names lists what a commit is of, for an error.

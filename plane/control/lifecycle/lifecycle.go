@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,12 +17,8 @@ import (
 	"consort.dev/consort/plane/store"
 )
 
-// Finalizers of the objects the loop makes: the agent lets go of machines and
-// volumes, the loop itself of desktops.
-const (
-	AgentFinalizer = "agent"
-	finalizer      = "lifecycle"
-)
+// finalizer holds a desktop until its sessions and its machine are gone.
+const finalizer = "lifecycle"
 
 // Keeper keeps desktops as they are wanted.
 type Keeper struct {
@@ -126,7 +123,7 @@ func (k *Keeper) look(ctx context.Context, ref estate.Ref) (*view, error) {
 		}
 	}
 	if v.desktop, err = store.Get[estate.Desktop](ctx, k.Store, ref.Project, ref.Name); err != nil {
-		if fault.KindOf(err) == fault.NotFound {
+		if errors.Is(err, fault.NotFound) {
 			return nil, nil
 		}
 		return nil, err

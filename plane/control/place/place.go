@@ -3,6 +3,7 @@ package place
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -61,7 +62,7 @@ func (p *Placer) concerns(ctx context.Context, changed estate.Resource) []estate
 func (p *Placer) place(ctx context.Context, ref estate.Ref) (time.Duration, error) {
 	m, err := store.Get[estate.Machine](ctx, p.Store, ref.Project, ref.Name)
 	switch {
-	case fault.KindOf(err) == fault.NotFound && err != nil:
+	case errors.Is(err, fault.NotFound):
 		return 0, nil
 	case err != nil:
 		return 0, err
@@ -111,7 +112,7 @@ func (p *Placer) choose(ctx context.Context, m *estate.Machine) (name, why strin
 		return h.Metadata.Name, "", nil
 	}
 	if len(no) == 0 {
-		return "", "no hypervisor fits; start an agent, or change the blueprint's hypervisor selector", nil
+		return "", "no hypervisor fits; add one, or change the blueprint's hypervisor selector", nil
 	}
 	return "", "waiting for room: " + strings.Join(no, "; "), nil
 }
@@ -165,7 +166,7 @@ func objection(h *estate.Hypervisor, m *estate.Machine, machines []*estate.Machi
 func (p *Placer) watchOver(ctx context.Context, ref estate.Ref) (time.Duration, error) {
 	h, err := store.Get[estate.Hypervisor](ctx, p.Store, "", ref.Name)
 	if err != nil {
-		if fault.KindOf(err) == fault.NotFound {
+		if errors.Is(err, fault.NotFound) {
 			return 0, nil
 		}
 		return 0, err

@@ -83,7 +83,7 @@ func TestNothingIsPlacedOnAHostThatIsLeaving(t *testing.T) {
 
 func TestAMachineNobodyHadGoesAtOnce(t *testing.T) {
 	p := newPlacer(t, true)
-	m := placed(t, p, "m", estate.GiB, func(m *estate.Machine) { m.Metadata.Finalizers = []string{"agent"} })
+	m := placed(t, p, "m", estate.GiB, func(m *estate.Machine) { m.Metadata.Finalizers = []string{estate.AgentFinalizer} })
 	if err := p.Store.Delete(t.Context(), m.Ref(), 0); err != nil {
 		t.Fatal(err)
 	}

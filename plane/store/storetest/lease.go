@@ -27,7 +27,7 @@ func leased(ctx context.Context, kv store.KV, ttl time.Duration) (store.LeaseID,
 func gone(ctx context.Context, kv store.KV, key string) error {
 	late := time.After(patience)
 	for {
-		if _, err := kv.Get(ctx, key); fault.KindOf(err) == fault.NotFound && err != nil {
+		if _, err := kv.Get(ctx, key); errors.Is(err, fault.NotFound) {
 			return nil
 		}
 		select {

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -179,7 +180,7 @@ var liars = map[string]func(*liar){
 	"CommitUnderAnEndedLeaseIsNotFound": func(l *liar) {
 		l.commit = func(ctx context.Context, t store.Txn) (int64, error) {
 			r, err := l.KV.Commit(ctx, t)
-			if fault.KindOf(err) == fault.NotFound {
+			if errors.Is(err, fault.NotFound) {
 				err = nil
 			}
 			return r, err
