@@ -192,6 +192,12 @@ func (f *forwarder) next(ctx context.Context, l net.Listener, tell func(*api.Tic
 			conn.Close()
 			return err
 		}
+		if t.User != "" {
+			// The next ticket changes the account's password, which the guest
+			// may not have asked for yet.
+			splice.Join(ctx, conn, tunnel)
+			return nil
+		}
 		f.links.Go(func() { splice.Join(ctx, conn, tunnel) })
 		return nil
 	}
