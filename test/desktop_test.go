@@ -14,6 +14,7 @@ import (
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
+	"consort.dev/consort/internal/rfb"
 )
 
 // save keeps a picture to look at, when CONSORT_TEST_PICTURES names a folder.
@@ -122,7 +123,7 @@ func (h *here) snapshot(t *testing.T, desktop string) image.Image {
 	defer func() { forward.Process.Kill(); forward.Wait() }()
 	password := passwordIn(t, out)
 	file, shot := filepath.Join(h.dir, "passwd"), filepath.Join(h.dir, "shot.jpg")
-	if err := os.WriteFile(file, obfuscate(t, password), 0o600); err != nil {
+	if err := os.WriteFile(file, rfb.PasswordFile(password), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("vncsnapshot", "-quality", "95", "-passwd", file, "127.0.0.1:"+display, shot).CombinedOutput(); err != nil {

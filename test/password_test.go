@@ -1,9 +1,7 @@
 package test
 
 import (
-	"crypto/des"
 	"io"
-	"math/bits"
 	"strings"
 	"testing"
 )
@@ -26,22 +24,4 @@ func lineWith(t *testing.T, out io.Reader, words string) string {
 			return strings.TrimSpace(rest)
 		}
 	}
-}
-
-// obfuscate writes a password as VNC's password files hold it: one DES block
-// under a key that everybody knows, its bits in reverse.
-func obfuscate(t *testing.T, password string) []byte {
-	t.Helper()
-	key := []byte{23, 82, 107, 6, 35, 78, 88, 7}
-	for i := range key {
-		key[i] = bits.Reverse8(key[i])
-	}
-	c, err := des.NewCipher(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := make([]byte, 8)
-	copy(block, password)
-	c.Encrypt(block, block)
-	return block
 }

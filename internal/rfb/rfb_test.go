@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"image/color"
 	"io"
 	"net"
@@ -193,5 +194,12 @@ func TestRectanglesStayInsideTheirBounds(t *testing.T) {
 		if err := c.NextFrame(); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v, want %v", name, err, fault.Invalid)
 		}
+	}
+}
+
+// vncpasswd of any maker writes these bytes for "password".
+func TestPasswordFileIsThatOfClassicViewers(t *testing.T) {
+	if got, want := fmt.Sprintf("%x", PasswordFile("password")), "dbd83cfd727a1458"; got != want {
+		t.Errorf("PasswordFile = %s, want %s", got, want)
 	}
 }

@@ -3,10 +3,9 @@ package vnc_test
 import (
 	"bytes"
 	"context"
-	"crypto/des"
 	"crypto/rand"
+	"image"
 	"image/jpeg"
-	"math/bits"
 	"net"
 	"os"
 	"os/exec"
@@ -23,8 +22,7 @@ import (
 // TestAnotherMakersViewerGetsTheSamePicture runs Debian's vncsnapshot, which
 // shows the one-time secret, against the relay in front of a real QEMU.
 func TestAnotherMakersViewerGetsTheSamePicture(t *testing.T) {
-	snapshot, err := exec.LookPath("vncsnapshot")
-	if err != nil {
+	if _, err := exec.LookPath("vncsnapshot"); err != nil {
 		t.Skip("there is no vncsnapshot here")
 	}
 	socket := boot(t)
@@ -46,6 +44,18 @@ func TestAnotherMakersViewerGetsTheSamePicture(t *testing.T) {
 	}
 	until(t, own, true, func(p [3]byte) bool { return p == blue })
 
+	img := snapshot(t, provider, driver.Session{Machine: dial(t, socket), Secret: secret})
+	if img.Bounds().Size() != own.Size() {
+		t.Fatalf("size = %v, want %v", img.Bounds().Size(), own.Size())
+	}
+	if worst := farthest(img, own.Image()); worst > 8 { // what JPEG costs
+		t.Errorf("a pixel differs by %d", worst)
+	}
+}
+
+// snapshot lets vncsnapshot take a picture of the session.
+func snapshot(t *testing.T, provider driver.Provider, s driver.Session) image.Image {
+	t.Helper()
 	l, display := listen(t)
 	done := make(chan error, 1)
 	go func() {
@@ -54,18 +64,18 @@ func TestAnotherMakersViewerGetsTheSamePicture(t *testing.T) {
 			done <- err
 			return
 		}
-		done <- provider.Serve(t.Context(), driver.Session{Viewer: c, Machine: dial(t, socket), Secret: secret})
+		s.Viewer = c
+		done <- provider.Serve(t.Context(), s)
 	}()
 	dir := t.TempDir()
-	// vncpasswd's file is the password under a key everybody knows.
 	passwd := filepath.Join(dir, "passwd")
-	if err := os.WriteFile(passwd, obfuscated(t, secret), 0o600); err != nil {
+	if err := os.WriteFile(passwd, rfb.PasswordFile(s.Secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	out := filepath.Join(dir, "shot.jpg")
-	cmd := exec.CommandContext(ctx, snapshot, "-passwd", passwd, "-quality", "100", "-nocursor", "127.0.0.1:"+strconv.Itoa(display), out)
+	cmd := exec.CommandContext(ctx, "vncsnapshot", "-passwd", passwd, "-quality", "100", "-nocursor", "127.0.0.1:"+strconv.Itoa(display), out)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("vncsnapshot: %v\n%s", err, text)
 	}
@@ -80,24 +90,22 @@ func TestAnotherMakersViewerGetsTheSamePicture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Bounds().Size() != own.Size() {
-		t.Fatalf("size = %v, want %v", img.Bounds().Size(), own.Size())
-	}
-	worst, mine := 0, own.Image()
+	return img
+}
+
+// farthest returns by how much a channel differs at most, at every seventh pixel.
+func farthest(img image.Image, mine *image.RGBA) int {
+	worst := 0
 	for y := 0; y < img.Bounds().Dy(); y += 7 {
 		for x := 0; x < img.Bounds().Dx(); x += 7 {
 			r, g, b, _ := img.At(x, y).RGBA()
-			i := mine.PixOffset(x, y)
-			p := mine.Pix[i : i+3]
+			p := mine.Pix[mine.PixOffset(x, y):]
 			for k, v := range []uint32{r, g, b} {
 				worst = max(worst, abs(int(v>>8)-int(p[k])))
 			}
 		}
 	}
-	if worst > 8 { // what JPEG costs
-		t.Errorf("a pixel differs by %d", worst)
-	}
-	t.Logf("%v, worst difference %d", img.Bounds().Size(), worst)
+	return worst
 }
 
 func abs(n int) int { return max(n, -n) }
@@ -115,21 +123,4 @@ func listen(t *testing.T) (net.Listener, int) {
 	}
 	t.Skip("no port between 5950 and 5999 is free")
 	return nil, 0
-}
-
-// obfuscated is a password as vncpasswd writes it: under a key that everybody
-// knows.
-func obfuscated(t *testing.T, secret string) []byte {
-	t.Helper()
-	key := []byte{23, 82, 107, 6, 35, 78, 88, 7}
-	for i := range key {
-		key[i] = bits.Reverse8(key[i])
-	}
-	c, err := des.NewCipher(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := make([]byte, 8)
-	c.Encrypt(out, []byte(secret))
-	return out
 }
