@@ -35,7 +35,7 @@ type session struct {
 	events []driver.Event
 }
 
-func serve(t *testing.T, machine net.Conn, s driver.Session) *session {
+func serve(t testing.TB, machine net.Conn, s driver.Session) *session {
 	t.Helper()
 	out := &session{done: make(chan error, 1)}
 	var viewer net.Conn
@@ -59,7 +59,7 @@ func serve(t *testing.T, machine net.Conn, s driver.Session) *session {
 }
 
 // pipe returns the two ends of a connection with room in it, as sockets have.
-func pipe(t *testing.T) (net.Conn, net.Conn) {
+func pipe(t testing.TB) (net.Conn, net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -97,7 +97,7 @@ var bootSector = []byte{
 }
 
 // boot starts a QEMU with the boot sector and returns the socket of its screen.
-func boot(t *testing.T) string {
+func boot(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs a QEMU")
@@ -131,9 +131,9 @@ func boot(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-func dial(t *testing.T, socket string) net.Conn {
+func dial(t testing.TB, socket string) net.Conn {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		c, err := net.Dial("unix", socket)
 		if err == nil {
 			t.Cleanup(func() { c.Close() })
@@ -142,7 +142,6 @@ func dial(t *testing.T, socket string) net.Conn {
 		if time.Now().After(end) {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -153,7 +152,7 @@ func centre(c *rfb.Client) [3]byte {
 }
 
 // until reads frames until the middle of the picture is as wanted.
-func until(t *testing.T, c *rfb.Client, ask bool, want func([3]byte) bool) {
+func until(t testing.TB, c *rfb.Client, ask bool, want func([3]byte) bool) {
 	t.Helper()
 	for !want(centre(c)) {
 		if ask {
@@ -180,39 +179,7 @@ func TestBrowserSeesARealMachine(t *testing.T) {
 			s := serve(t, dial(t, boot(t)), driver.Session{
 				Title: "Ana's desktop", Policy: driver.Policy{Clipboard: estate.Clipboard{In: true, Out: true}},
 			})
-			s.viewer.SetDeadline(time.Now().Add(20 * time.Second))
-			c, err := rfb.NewClient(s.viewer, rfb.Proof{}, encodings...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.Init.Name != "Ana's desktop" {
-				t.Errorf("name = %q", c.Init.Name)
-			}
-			continuous := false
-			c.Message = func(m rfb.Message) {
-				switch m := m.(type) {
-				case rfb.FenceMark:
-					go c.Send(rfb.FenceMark{Flags: m.Flags &^ rfb.FenceRequest, Payload: m.Payload})
-				case rfb.EndOfContinuous:
-					continuous = true
-					go c.Send(rfb.Continuous{On: true, Area: rfb.Area{Width: 4096, Height: 4096}})
-				}
-			}
-			if err := c.Request(false); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.NextFrame(); err != nil {
-				t.Fatal(err)
-			}
-			until(t, c, !continuous, func(p [3]byte) bool { return p == blue })
-			if err := c.Send(rfb.Text{Latin1: []byte("text")}); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Type("d"); err != nil {
-				t.Fatal(err)
-			}
-			until(t, c, !continuous, func(p [3]byte) bool { return p != blue })
-			if name == "browser" && !continuous {
+			if continuous := look(t, s, encodings); name == "browser" && !continuous {
 				t.Error("continuous updates were not offered")
 			}
 			for _, e := range []driver.EventName{driver.ViewerAccepted, driver.FirstFrame, driver.FirstInput} {
@@ -229,4 +196,42 @@ func TestBrowserSeesARealMachine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// look sees the screen turn blue, types and sees another colour. It reports
+// whether continuous updates were offered.
+func look(t *testing.T, s *session, encodings []rfb.Encoding) (continuous bool) {
+	t.Helper()
+	s.viewer.SetDeadline(time.Now().Add(20 * time.Second))
+	c, err := rfb.NewClient(s.viewer, rfb.Proof{}, encodings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Init.Name != "Ana's desktop" {
+		t.Errorf("name = %q", c.Init.Name)
+	}
+	c.Message = func(m rfb.Message) {
+		switch m := m.(type) {
+		case rfb.FenceMark:
+			go c.Send(rfb.FenceMark{Flags: m.Flags &^ rfb.FenceRequest, Payload: m.Payload})
+		case rfb.EndOfContinuous:
+			continuous = true
+			go c.Send(rfb.Continuous{On: true, Area: rfb.Area{Width: 4096, Height: 4096}})
+		}
+	}
+	if err := c.Request(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.NextFrame(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, !continuous, func(p [3]byte) bool { return p == blue })
+	if err := c.Send(rfb.Text{Latin1: []byte("text")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Type("d"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, !continuous, func(p [3]byte) bool { return p != blue })
+	return continuous
 }
