@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image/png"
 	"net"
 	"os"
 	"os/exec"
@@ -19,12 +18,13 @@ import (
 	"consort.dev/consort/application/driver"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/image"
 	"consort.dev/consort/internal/qmp"
 )
 
-// guest is a machine of this test: QEMU on a real image, and just enough of its
+// machine is one of this test: QEMU on a real image, and just enough of its
 // monitor and of the guest's agent to be a driver.Machine.
-type guest struct {
+type machine struct {
 	id      estate.MachineID
 	monitor *qmp.Client
 
@@ -34,22 +34,17 @@ type guest struct {
 	disks []string
 }
 
-// boot starts a machine on a private copy of the image that
-// CONSORT_TEST_IMAGE names and waits for its agent.
-func boot(t *testing.T, id estate.MachineID) *guest {
+// boot starts a machine on a private copy of the small desktop and waits for its
+// agent.
+func boot(t *testing.T, content image.Entry, id estate.MachineID) *machine {
 	t.Helper()
-	image := os.Getenv("CONSORT_TEST_IMAGE")
-	if image == "" {
-		t.Skip("CONSORT_TEST_IMAGE names no image")
-	}
 	dir, err := os.MkdirTemp("", "apps") // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	format := strings.TrimPrefix(filepath.Ext(image), ".")
 	disk := filepath.Join(dir, "root.qcow2")
-	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", format, disk).CombinedOutput(); err != nil {
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-b", content.Path, "-F", string(content.Format), disk).CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img: %v: %s", err, out)
 	}
 	args := []string{
@@ -67,25 +62,32 @@ func boot(t *testing.T, id estate.MachineID) *guest {
 	cmd := exec.Command("nice", append([]string{"-n", "10", "qemu-system-x86_64"}, args...)...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		t.Skipf("no QEMU: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	g := &guest{id: id}
+	g := &machine{id: id}
 	g.connect(t, dir)
 	return g
 }
 
+// patience is how long a guest may take to come up or show a window, emulated on
+// a loaded host.
+const patience = 3 * time.Minute
+
 // drawn waits for the mark of the guest's drawn desktop.
-func (g *guest) drawn(t *testing.T) {
+func (g *machine) drawn(t *testing.T) {
 	t.Helper()
-	for g.sh(t, "test -e /run/consort/desktop") != 0 {
-		time.Sleep(500 * time.Millisecond) // the guest's clock, not ours
+	for end := time.Now().Add(patience); g.sh(t, "test -e /run/consort/desktop") != 0; <-time.After(300 * time.Millisecond) {
+		if time.Now().After(end) {
+			g.picture(t, "not-drawn")
+			t.Fatalf("no desktop was drawn within %v", patience)
+		}
 	}
 }
 
-func (g *guest) connect(t *testing.T, dir string) {
+func (g *machine) connect(t *testing.T, dir string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var err error
 	for g.monitor == nil {
@@ -106,7 +108,7 @@ func (g *guest) connect(t *testing.T, dir string) {
 }
 
 // ask sends a request to the guest's agent and waits for the answer.
-func (g *guest) ask(ctx context.Context, command string, args, result any) error {
+func (g *machine) ask(ctx context.Context, command string, args, result any) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { g.agent.SetReadDeadline(time.Now()) })
@@ -134,9 +136,9 @@ func (g *guest) ask(ctx context.Context, command string, args, result any) error
 	return json.Unmarshal(answer.Return, result)
 }
 
-func (g *guest) ID() estate.MachineID { return g.id }
+func (g *machine) ID() estate.MachineID { return g.id }
 
-func (g *guest) Run(ctx context.Context, args []string, stdin []byte) (driver.Output, error) {
+func (g *machine) Run(ctx context.Context, args []string, stdin []byte) (driver.Output, error) {
 	var started struct{ PID int }
 	err := g.ask(ctx, "guest-exec", map[string]any{"path": args[0], "arg": args[1:], "input-data": stdin, "capture-output": true}, &started)
 	if err != nil {
@@ -155,11 +157,15 @@ func (g *guest) Run(ctx context.Context, args []string, stdin []byte) (driver.Ou
 		if s.Exited {
 			return driver.Output{Exit: s.ExitCode, Stdout: s.OutData, Stderr: s.ErrData}, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return driver.Output{}, ctx.Err()
+		}
 	}
 }
 
-func (g *guest) AttachDisk(ctx context.Context, d driver.Disk) error {
+func (g *machine) AttachDisk(ctx context.Context, d driver.Disk) error {
 	if slices.Contains(g.disks, d.Name) {
 		return nil
 	}
@@ -178,7 +184,7 @@ func (g *guest) AttachDisk(ctx context.Context, d driver.Disk) error {
 	}, nil)
 }
 
-func (g *guest) DetachDisk(ctx context.Context, name string) error {
+func (g *machine) DetachDisk(ctx context.Context, name string) error {
 	i := slices.Index(g.disks, name)
 	if i < 0 {
 		return nil
@@ -198,17 +204,17 @@ func (g *guest) DetachDisk(ctx context.Context, name string) error {
 	return g.monitor.Execute(ctx, "blockdev-del", map[string]any{"node-name": name}, nil)
 }
 
-func (g *guest) Disks(context.Context) ([]string, error) { return slices.Clone(g.disks), nil }
+func (g *machine) Disks(context.Context) ([]string, error) { return slices.Clone(g.disks), nil }
 
 // sh runs a line of shell as the guest's administrator and returns its status.
-func (g *guest) sh(t *testing.T, line string) int {
+func (g *machine) sh(t *testing.T, line string) int {
 	t.Helper()
 	status, _ := g.say(t, line)
 	return status
 }
 
 // say is sh that returns what was printed as well.
-func (g *guest) say(t *testing.T, line string) (int, string) {
+func (g *machine) say(t *testing.T, line string) (int, string) {
 	t.Helper()
 	out, err := g.Run(t.Context(), []string{"/bin/sh", "-s"}, []byte(line))
 	if err != nil {
@@ -218,38 +224,11 @@ func (g *guest) say(t *testing.T, line string) (int, string) {
 }
 
 // picture writes what the screen shows to a PNG among the test's artifacts.
-func (g *guest) picture(t *testing.T, name string) {
+func (g *machine) picture(t *testing.T, name string) {
 	t.Helper()
 	file := filepath.Join(t.ArtifactDir(), name+".png")
 	if err := g.monitor.Execute(t.Context(), "screendump", map[string]any{"filename": file, "format": "png"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("picture: %s", file)
-}
-
-// white returns the share of white pixels on the screen.
-func (g *guest) white(t *testing.T) float64 {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "screen.png")
-	if err := g.monitor.Execute(t.Context(), "screendump", map[string]any{"filename": file, "format": "png"}, nil); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	screen, err := png.Decode(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	white, b := 0, screen.Bounds()
-	for y := b.Min.Y; y < b.Max.Y; y++ {
-		for x := b.Min.X; x < b.Max.X; x++ {
-			if r, g, b, _ := screen.At(x, y).RGBA(); r == 0xffff && g == 0xffff && b == 0xffff {
-				white++
-			}
-		}
-	}
-	return float64(white) / float64(b.Dx()*b.Dy())
 }
