@@ -16,7 +16,7 @@ import (
 	"consort.dev/consort/guest/qga"
 	"consort.dev/consort/image"
 	"consort.dev/consort/internal/qmp"
-	"consort.dev/consort/manifest"
+	"consort.dev/consort/test/guest"
 )
 
 // ovmf is UEFI for QEMU, from Debian's package of that name.
@@ -26,27 +26,14 @@ const ovmf = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 // boots it by hand: with either firmware and, when CONSORT_TEST_LONG is set, on
 // the disks other hypervisors have.
 func TestAnImageBootsEverywhere(t *testing.T) {
-	needs(t, "qemu-system-x86_64", "qemu-img", "mmdebstrap")
-	set, err := manifest.Load("../examples/small-desktop/image.yaml")
+	content := guest.Small(t)
+	store, err := image.Open(filepath.Join(guest.Cache(t), "images"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	recipe := *set.Objects[0].Resource.(*estate.Image).Spec.Recipe
-	store, err := image.Open(filepath.Join(cache(), "images"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, err := image.Build(t.Context(), recipe, store, image.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := image.Build(t.Context(), recipe, store, image.Options{Report: func(w estate.Work) { t.Errorf("it was built again: %+v", w) }})
-	if err != nil || again.Digest != rec.Digest {
-		t.Errorf("the same recipe gave %s, %v, want %s", again.Digest, err, rec.Digest)
-	}
-	content, err := store.Get(rec.Digest)
-	if err != nil {
-		t.Fatal(err)
+	again, err := image.Build(t.Context(), guest.Recipe(t), store, image.Options{Report: func(w estate.Work) { t.Errorf("it was built again: %+v", w) }})
+	if err != nil || again.Digest != content.Digest {
+		t.Errorf("the same recipe gave %s, %v, want %s", again.Digest, err, content.Digest)
 	}
 	for _, m := range []struct {
 		name string
