@@ -94,7 +94,8 @@ func waitFor(t *testing.T, file string) {
 	}
 }
 
-// screen is an X server for a viewer, somewhat larger than the desktop.
+// screen is an X server for a viewer: as wide as the desktop, with room for a
+// bar of 46 pixels above it, so that viewers that scale do not.
 type screen struct {
 	*testing.T
 	display string
@@ -108,7 +109,7 @@ func newScreen(t *testing.T) *screen {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	x := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "1400x900x24", "-nolisten", "tcp")
+	x := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "1280x846x24", "-nolisten", "tcp")
 	x.ExtraFiles = []*os.File{w}
 	if err := x.Start(); err != nil {
 		t.Fatal(err)
