@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/application"
 	"consort.dev/consort/estate"
-	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor"
 	"consort.dev/consort/image"
 )
@@ -50,19 +48,14 @@ type Agent struct {
 	machines map[estate.MachineID]*keeper
 	volumeOf map[string]*estate.Volume // by project/name
 	networks map[string]*estate.Network
+	changed  chan struct{} // holds a token when machines came or went
 }
-
-// finalizer holds an object until its agent has cleaned up after it.
-const finalizer = "agent"
-
-// How often the agent tells that it lives, well within the lease.
-const aliveEvery = 3 * time.Second
 
 // New returns an agent with what an earlier one left behind.
 func New(o Options) (*Agent, error) {
 	a := &Agent{
 		Options: o, machines: map[estate.MachineID]*keeper{}, volumeOf: map[string]*estate.Volume{},
-		networks: map[string]*estate.Network{},
+		networks: map[string]*estate.Network{}, changed: make(chan struct{}, 1),
 	}
 	var err error
 	if a.records, err = openRecords(filepath.Join(o.Dir, "records")); err != nil {
@@ -84,92 +77,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.answer(ctx, &wg) })
 	a.follow(ctx, &wg)
 	return ctx.Err()
-}
-
-// stayJoined joins, and keeps telling that it lives.
-func (a *Agent) stayJoined(ctx context.Context) {
-	lease := ""
-	for ctx.Err() == nil {
-		var err error
-		if lease == "" {
-			lease, err = a.join(ctx)
-		} else if err = a.Plane.Alive(ctx, a.Hypervisor, lease); err != nil {
-			lease = ""
-		}
-		if err != nil && ctx.Err() == nil {
-			a.Log.Warn("keep in touch with the plane", "error", err)
-		}
-		pause(ctx, aliveEvery)
-	}
-}
-
-// join takes the lease and describes the host as it is now.
-func (a *Agent) join(ctx context.Context) (lease string, err error) {
-	h := &estate.Hypervisor{
-		Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Hypervisor", Metadata: estate.Metadata{Name: a.Hypervisor, Labels: a.Labels}},
-		Spec: estate.HypervisorSpec{Provider: a.Provider},
-	}
-	old, err := api.Get[estate.Hypervisor](ctx, a.Plane, "", a.Hypervisor)
-	switch {
-	case fault.KindOf(err) == fault.NotFound && err != nil:
-		if err := a.Plane.Put(ctx, h, api.Write{}); err != nil {
-			return "", err
-		}
-	case err != nil:
-		return "", err
-	case old.Spec.Provider != a.Provider:
-		return "", fault.Conflict.Errorf("hypervisor %s is driven by %s, not by %s: join under another name", a.Hypervisor, old.Spec.Provider, a.Provider)
-	}
-	reply, err := a.Plane.Join(ctx, a.Hypervisor)
-	if err != nil {
-		return "", err
-	}
-	status, err := a.describe(ctx)
-	if err != nil {
-		return "", err
-	}
-	_, err = api.ModifyStatus(ctx, a.Plane, "", a.Hypervisor, func(h *estate.Hypervisor) error {
-		status.Progress, status.State = h.Status.Progress, estate.HypervisorReady
-		if h.Spec.Drain {
-			status.State = estate.HypervisorDraining
-		}
-		status.Set(estate.Condition{Type: estate.Ready, Status: estate.True, Text: "its agent answers", Since: a.Now()})
-		h.Status = status
-		return nil
-	})
-	a.Log.Info("joined the plane", "hypervisor", a.Hypervisor)
-	return reply.Lease, err
-}
-
-// describe returns the host's status as it is now.
-func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err error) {
-	desc, err := a.Host.Describe(ctx)
-	if err != nil {
-		return s, err
-	}
-	held, err := a.Host.List(ctx)
-	if err != nil {
-		return s, err
-	}
-	s = estate.HypervisorStatus{
-		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, Capacity: desc.Capacity, Free: desc.Capacity,
-		Capabilities: a.capabilities(desc.Capabilities), Seen: a.Now(),
-	}
-	for _, m := range held {
-		s.Free.Memory = max(0, s.Free.Memory-m.Def.Memory)
-	}
-	return s, nil
-}
-
-// capabilities are those of the hypervisor; a network takes the host's help.
-func (a *Agent) capabilities(declared []estate.CapabilityReport) []estate.CapabilityReport {
-	all := slices.Clone(declared)
-	for i := range all {
-		if all[i].Name == estate.CanNetwork && a.Network == nil {
-			all[i].Has, all[i].Reason = false, a.NoNetwork
-		}
-	}
-	return all
 }
 
 // follow hands every change to whom it concerns.
@@ -232,7 +139,7 @@ func (a *Agent) sawVolume(ctx context.Context, v *estate.Volume, deleted bool) {
 	}
 	err := a.volumes.remove(v)
 	if err == nil {
-		err = a.Plane.LetGo(ctx, v.Ref(), finalizer)
+		err = a.Plane.LetGo(ctx, v.Ref(), estate.AgentFinalizer)
 	}
 	if err != nil {
 		a.Log.Warn("destroy volume", "volume", v.Metadata.Name, "error", err)

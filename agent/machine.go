@@ -68,16 +68,17 @@ func (k *keeper) run(ctx context.Context) {
 	var failures int
 	for ctx.Err() == nil {
 		m, deleted := k.latest()
-		if deleted {
-			break
+		next, err := time.Duration(0), errGone
+		if !deleted {
+			next, err = k.step(ctx, m)
 		}
-		next, err := k.step(ctx, m)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, errGone):
-			k.leave()
-			return
+			if k.leave(m) {
+				return
+			}
 		case err != nil:
 			k.agent.Log.Warn("keep machine", "machine", m.Metadata.Name, "error", err)
 			k.tell(ctx, m, func(s *estate.MachineStatus) { s.Waiting = problem(err) })
@@ -92,11 +93,18 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	k.leave()
 }
 
-func (k *keeper) leave() {
-	k.agent.remember(func() { delete(k.agent.machines, k.id) })
+// leave ends the keeper, unless something newer than m was seen meanwhile: the
+// machine may have been placed here again.
+func (k *keeper) leave(m *estate.Machine) (left bool) {
+	k.agent.remember(func() {
+		now, _ := k.latest()
+		if left = now == m; left {
+			delete(k.agent.machines, k.id)
+		}
+	})
+	return left
 }
 
 var errGone = errors.New("the machine is no longer here")
@@ -118,7 +126,7 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 		if err := k.destroy(ctx, m); !errors.Is(err, errGone) {
 			return 0, err
 		}
-		if err := a.Plane.LetGo(ctx, m.Ref(), finalizer); err != nil {
+		if err := a.Plane.LetGo(ctx, m.Ref(), estate.AgentFinalizer); err != nil {
 			return 0, err
 		}
 		return 0, errGone
@@ -140,6 +148,7 @@ func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 	if err := a.Host.Delete(ctx, k.id); err != nil {
 		return err
 	}
+	a.machinesChanged()
 	if a.Network != nil {
 		if err := a.Network.Leave(ctx, k.id); err != nil {
 			return err
@@ -176,6 +185,7 @@ func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine,
 	if err := a.Host.Define(ctx, def); err != nil {
 		return have, err
 	}
+	a.machinesChanged()
 	return a.Host.Get(ctx, k.id)
 }
 

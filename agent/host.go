@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor/driver"
+)
+
+const (
+	// aliveEvery is how often the agent tells that it lives, well within the lease.
+	aliveEvery = 3 * time.Second
+	// describeEvery is how often the host is described anew when no machine
+	// comes or goes.
+	describeEvery = 30 * time.Second
+)
+
+// stayJoined joins, keeps telling that it lives, and tells what the host has
+// left whenever that may have changed.
+func (a *Agent) stayJoined(ctx context.Context) {
+	lease := ""
+	var described time.Time
+	for ctx.Err() == nil {
+		err := a.keepLease(ctx, &lease)
+		if err == nil && (described.IsZero() || a.Now().Sub(described) >= describeEvery) {
+			if err = a.report(ctx, time.Time{}); err == nil {
+				described = a.Now()
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			a.Log.Warn("keep in touch with the plane", "error", err)
+		}
+		select {
+		case <-a.changed:
+			described = time.Time{}
+		case <-time.After(aliveEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// keepLease renews the lease, or joins where there is none; after a failure
+// there is none.
+func (a *Agent) keepLease(ctx context.Context, lease *string) (err error) {
+	if *lease != "" {
+		if err = a.Plane.Alive(ctx, a.Hypervisor, *lease); err != nil {
+			*lease = ""
+		}
+		return err
+	}
+	if *lease, err = a.join(ctx); err != nil {
+		*lease = ""
+		return err
+	}
+	a.Log.Info("joined the plane", "hypervisor", a.Hypervisor)
+	return nil
+}
+
+// join takes the lease and describes the host: with both done it has joined.
+func (a *Agent) join(ctx context.Context) (lease string, err error) {
+	old, err := api.Get[estate.Hypervisor](ctx, a.Plane, "", a.Hypervisor)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		h := &estate.Hypervisor{
+			Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Hypervisor", Metadata: estate.Metadata{Name: a.Hypervisor, Labels: a.Labels}},
+			Spec: estate.HypervisorSpec{Provider: a.Provider},
+		}
+		if err := a.Plane.Put(ctx, h, api.Write{}); err != nil {
+			return "", err
+		}
+	case err != nil:
+		return "", err
+	case old.Spec.Provider != a.Provider:
+		return "", fault.Conflict.Errorf("hypervisor %s is driven by %s, not by %s: join under another name", a.Hypervisor, old.Spec.Provider, a.Provider)
+	}
+	reply, err := a.Plane.Join(ctx, a.Hypervisor)
+	if err != nil {
+		return "", err
+	}
+	return reply.Lease, a.report(ctx, a.Now())
+}
+
+// report tells the plane how the host is; what it knows already is not written.
+// joined is when the agent joined, or zero when that was told.
+func (a *Agent) report(ctx context.Context, joined time.Time) error {
+	status, err := a.describe(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = api.ModifyStatus(ctx, a.Plane, "", a.Hypervisor, func(h *estate.Hypervisor) error {
+		status.Progress, status.State, status.Seen = h.Status.Progress, estate.HypervisorReady, h.Status.Seen
+		if !joined.IsZero() {
+			status.Seen = joined
+		}
+		if h.Spec.Drain {
+			status.State = estate.HypervisorDraining
+		}
+		status.Set(estate.Condition{Type: estate.Ready, Status: estate.True, Text: "its agent answers", Since: a.Now()})
+		h.Status = status
+		return nil
+	})
+	return err
+}
+
+// describe returns the host's status as it is now.
+func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err error) {
+	desc, err := a.Host.Describe(ctx)
+	if err != nil {
+		return s, err
+	}
+	held, err := a.Host.List(ctx)
+	if err != nil {
+		return s, err
+	}
+	return estate.HypervisorStatus{
+		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because,
+		Capacity: desc.Capacity, Free: free(desc.Capacity, held), Capabilities: a.capabilities(desc.Capabilities),
+	}, nil
+}
+
+// free is what is left when every machine has all that it was promised, those
+// that are off included.
+func free(have estate.Capacity, held []driver.Machine) estate.Capacity {
+	for _, m := range held {
+		have.Memory -= m.Def.Memory
+		for _, d := range m.Def.Disks {
+			if d.Base != nil {
+				have.Disk -= max(d.Size, d.Base.Size)
+			}
+		}
+	}
+	have.Memory, have.Disk = max(0, have.Memory), max(0, have.Disk)
+	return have
+}
+
+// machinesChanged has the host described anew, soon.
+func (a *Agent) machinesChanged() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// capabilities are those of the hypervisor; a network takes the host's help.
+func (a *Agent) capabilities(declared []estate.CapabilityReport) []estate.CapabilityReport {
+	all := slices.Clone(declared)
+	for i := range all {
+		if all[i].Name == estate.CanNetwork && a.Network == nil {
+			all[i].Has, all[i].Reason = false, a.NoNetwork
+		}
+	}
+	return all
+}
