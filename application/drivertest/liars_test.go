@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -13,10 +14,6 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 )
-
-func TestTheProviderInMemoryKeepsEveryPromise(t *testing.T) {
-	Run(t, func(*testing.T) Fixture { return fixture(fakeapps.New()) })
-}
 
 // fixture puts p into a world of its own.
 func fixture(p *fakeapps.Provider) Fixture {
@@ -60,25 +57,37 @@ func (m mute) Run(context.Context, []string, []byte) (driver.Output, error) {
 // provider it spoils, in a world of its own.
 func liars(good *fakeapps.Provider) map[string]*liar {
 	var count atomic.Int64
-	var anybody driver.Machine // what an unclean provider remembers
-	touched := false
-	return map[string]*liar{
+	all := map[string]*liar{
 		"DescribeHasAName":     {describe: func(o *estate.DeliveryOffer) { o.Name = "" }},
 		"DescribeNeverChanges": {describe: func(o *estate.DeliveryOffer) { o.Version = string(rune('0' + count.Add(1))) }},
 		"DisksAreDeclared":     {describe: func(o *estate.DeliveryOffer) { o.Needs = []estate.Capability{estate.CanGuest} }},
 		"TheAgentIsDeclared":   {describe: func(o *estate.DeliveryOffer) { o.Agent = false }},
-		"FreshMachineHasNothingAttached": {attached: func(_ context.Context, m driver.Machine, ds []estate.Digest, err error) ([]estate.Digest, error) {
-			if err == nil && !touched {
-				ds = []estate.Digest{"sha256:ghost"}
-			}
-			return ds, err
-		}, attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
-			touched = true
-			return good.Attach(ctx, m, l)
-		}, detach: func(ctx context.Context, m driver.Machine, d estate.Digest) error {
-			touched = true
-			return good.Detach(ctx, m, d)
+		"EndedContextEndsTheCall": {attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
+			return good.Attach(context.WithoutCancel(ctx), m, l)
 		}},
+		"BuildTwiceGivesTheSameBytes": {build: func(r driver.Recipe, file string, err error) error {
+			if err == nil {
+				return appendByte(file, count.Add(1))
+			}
+			return err
+		}},
+		"BuildThatFailsLeavesNothing": {build: func(_ driver.Recipe, dir string, err error) error {
+			if err != nil {
+				appendByte(dir+"/half", 1)
+			}
+			return err
+		}},
+	}
+	maps.Copy(all, attachLiars(good))
+	maps.Copy(all, attachedLiars(good))
+	maps.Copy(all, startLiars(good))
+	maps.Copy(all, detachLiars(good))
+	return all
+}
+
+func attachLiars(good *fakeapps.Provider) map[string]*liar {
+	var anybody driver.Machine // what an unclean provider remembers
+	return map[string]*liar{
 		"AttachMakesItStartable": {attach: func(context.Context, driver.Machine, driver.Layer) error { return nil }},
 		"AttachTwiceIsOnce": {attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
 			if ds, _ := m.Disks(ctx); len(ds) == 1 {
@@ -100,6 +109,25 @@ func liars(good *fakeapps.Provider) map[string]*liar {
 		},
 		"AttachWithoutGuestIsUnavailable": {attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
 			return good.Attach(ctx, mute{m}, l)
+		}},
+	}
+}
+
+func attachedLiars(good *fakeapps.Provider) map[string]*liar {
+	var anybody driver.Machine // what an unclean provider remembers
+	touched := false
+	return map[string]*liar{
+		"FreshMachineHasNothingAttached": {attached: func(_ context.Context, m driver.Machine, ds []estate.Digest, err error) ([]estate.Digest, error) {
+			if err == nil && !touched {
+				ds = []estate.Digest{"sha256:ghost"}
+			}
+			return ds, err
+		}, attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
+			touched = true
+			return good.Attach(ctx, m, l)
+		}, detach: func(ctx context.Context, m driver.Machine, d estate.Digest) error {
+			touched = true
+			return good.Detach(ctx, m, d)
 		}},
 		"AttachedIsSorted": {attached: func(_ context.Context, _ driver.Machine, ds []estate.Digest, err error) ([]estate.Digest, error) {
 			slices.Reverse(ds)
@@ -124,6 +152,12 @@ func liars(good *fakeapps.Provider) map[string]*liar {
 			}
 			return ds, err
 		}},
+	}
+}
+
+func startLiars(good *fakeapps.Provider) map[string]*liar {
+	var count atomic.Int64
+	return map[string]*liar{
 		"StartRunsTheCommand": {start: func(ctx context.Context, m driver.Machine, l driver.Layer, app driver.Launch) error {
 			app.Command = app.Command[:1]
 			return good.Start(ctx, m, l, app)
@@ -155,6 +189,12 @@ func liars(good *fakeapps.Provider) map[string]*liar {
 		"StartWithoutGuestIsUnavailable": {start: func(ctx context.Context, m driver.Machine, l driver.Layer, app driver.Launch) error {
 			return good.Start(ctx, mute{m}, l, app)
 		}},
+	}
+}
+
+func detachLiars(good *fakeapps.Provider) map[string]*liar {
+	var count atomic.Int64
+	return map[string]*liar{
 		"DetachTakesTheLayerAway": {attached: func(_ context.Context, _ driver.Machine, ds []estate.Digest, err error) ([]estate.Digest, error) {
 			if count.Load() > 0 && len(ds) == 0 {
 				ds = []estate.Digest{layer(1).Digest}
@@ -188,21 +228,6 @@ func liars(good *fakeapps.Provider) map[string]*liar {
 		}},
 		"DetachWithoutGuestIsUnavailable": {detach: func(ctx context.Context, m driver.Machine, d estate.Digest) error {
 			return good.Detach(ctx, mute{m}, d)
-		}},
-		"EndedContextEndsTheCall": {attach: func(ctx context.Context, m driver.Machine, l driver.Layer) error {
-			return good.Attach(context.WithoutCancel(ctx), m, l)
-		}},
-		"BuildTwiceGivesTheSameBytes": {build: func(r driver.Recipe, file string, err error) error {
-			if err == nil {
-				return appendByte(file, count.Add(1))
-			}
-			return err
-		}},
-		"BuildThatFailsLeavesNothing": {build: func(_ driver.Recipe, dir string, err error) error {
-			if err != nil {
-				appendByte(dir+"/half", 1)
-			}
-			return err
 		}},
 	}
 }
