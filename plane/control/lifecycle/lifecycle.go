@@ -27,6 +27,7 @@ type Keeper struct {
 	Deliveries    []estate.DeliveryOffer
 	Now           func() time.Time
 	Log           *slog.Logger
+	Events        *control.Recorder // may be nil
 }
 
 // Loop returns the keeper's loop over desktops.
@@ -228,7 +229,7 @@ func (k *Keeper) retire(ctx context.Context, v *view) error {
 		}
 	}
 	if v.machine != nil {
-		return k.remove(ctx, v)
+		return k.remove(ctx, v, forGood)
 	}
 	if err := k.release(ctx, v, ""); err != nil {
 		return err
@@ -245,7 +246,9 @@ func (k *Keeper) retire(ctx context.Context, v *view) error {
 
 // report writes the desktop's status from what the step saw.
 func (k *Keeper) report(ctx context.Context, v *view) error {
-	_, err := store.Modify(ctx, k.Store, v.desktop.Metadata.Project, v.desktop.Metadata.Name, func(d *estate.Desktop) error {
+	var was estate.DesktopStatus
+	d, err := store.Modify(ctx, k.Store, v.desktop.Metadata.Project, v.desktop.Metadata.Name, func(d *estate.Desktop) error {
+		was = d.Status
 		s := &d.Status
 		s.Plan, s.Next, s.Resets = v.desktop.Status.Plan, nil, v.desktop.Status.Resets
 		s.Machine, s.Home, s.Presentation = "", "", ""
@@ -267,7 +270,12 @@ func (k *Keeper) report(ctx context.Context, v *view) error {
 		s.Set(ready(s, k.Now()))
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	k.became(ctx, d, was.State)
+	k.announced(ctx, d, was.Next)
+	return nil
 }
 
 // stateOf says in a word and in a sentence where the desktop is.

@@ -11,6 +11,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/plane/control"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
 )
@@ -60,6 +61,7 @@ func newWorld(t *testing.T) *world {
 		Store: s, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Presentations: []estate.PresentationOffer{{Name: "screen", Protocol: "rfb"}},
 		Deliveries:    []estate.DeliveryOffer{{Name: "brought", Needs: []estate.Capability{estate.CanHotplug}, Agent: true}},
+		Events:        &control.Recorder{Store: s, Now: time.Now, By: "lifecycle", Log: slog.New(slog.DiscardHandler)},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

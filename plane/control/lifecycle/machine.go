@@ -30,14 +30,14 @@ func (k *Keeper) keepMachine(ctx context.Context, v *view) error {
 		}
 		return k.make(ctx, v)
 	case d.Status.Resets < d.Spec.Resets:
-		return k.remove(ctx, v)
+		return k.remove(ctx, v, forReset)
 	}
 	off := m.Status.Power == estate.Off && m.Spec.Power == estate.Off
 	if v.planned() {
 		switch need := compose.Most(compose.Diff(*planOf(d), v.plan)); need {
 		case compose.Rebuild:
 			if off {
-				return k.remove(ctx, v) // the next look makes it anew
+				return k.remove(ctx, v, forChange) // the next look makes it anew
 			}
 		default:
 			d.Status.Plan = &v.plan
@@ -79,6 +79,7 @@ func (k *Keeper) make(ctx context.Context, v *view) error {
 		return err
 	}
 	v.machine = m
+	k.made(ctx, v)
 	return k.power(ctx, v, true)
 }
 
@@ -137,10 +138,14 @@ func (k *Keeper) release(ctx context.Context, v *view, holder estate.MachineID) 
 	return k.Store.Update(ctx, h)
 }
 
-// remove asks for the machine's end; its agent carries it out.
-func (k *Keeper) remove(ctx context.Context, v *view) error {
+// remove asks for the machine's end, and tells why; its agent carries it out.
+func (k *Keeper) remove(ctx context.Context, v *view, why string) error {
 	if !v.machine.Metadata.Deleting.IsZero() {
 		return nil
 	}
-	return k.Store.Delete(ctx, v.machine.Ref(), 0)
+	if err := k.Store.Delete(ctx, v.machine.Ref(), 0); err != nil {
+		return err
+	}
+	k.removed(ctx, v, why)
+	return nil
 }

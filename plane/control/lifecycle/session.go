@@ -54,6 +54,7 @@ func (k *Keeper) keepSessions(ctx context.Context, v *view) (time.Duration, erro
 			}
 			continue
 		case s.Status.State == estate.SessionEnded:
+			k.ended(ctx, s)
 			again = soonest(again, keepEnded-age+time.Second)
 			continue
 		case s.Spec.End:
@@ -159,14 +160,18 @@ func (k *Keeper) way(v *view, s *estate.Session) (estate.Presentation, string) {
 }
 
 func (k *Keeper) endSession(ctx context.Context, s *estate.Session, because string) error {
-	_, err := store.Modify(ctx, k.Store, s.Metadata.Project, s.Metadata.Name, func(s *estate.Session) error {
+	now, err := store.Modify(ctx, k.Store, s.Metadata.Project, s.Metadata.Name, func(s *estate.Session) error {
 		if s.Status.State != estate.SessionEnded {
 			s.Status.State, s.Status.Ended, s.Status.Because = estate.SessionEnded, k.Now(), because
 			s.Status.Waiting = ""
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	k.ended(ctx, now)
+	return nil
 }
 
 // soonest returns the shorter of two waits; 0 is none.

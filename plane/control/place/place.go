@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -21,9 +22,13 @@ import (
 type Placer struct {
 	Store *store.Store
 	// Alive reports whether the agent of a hypervisor holds its lease.
-	Alive func(ctx context.Context, hypervisor string) (bool, error)
-	Now   func() time.Time
-	Log   *slog.Logger
+	Alive  func(ctx context.Context, hypervisor string) (bool, error)
+	Now    func() time.Time
+	Log    *slog.Logger
+	Events *control.Recorder // may be nil
+
+	mu   sync.Mutex
+	lost map[string]bool // hypervisors whose loss was told
 }
 
 // lookAgain is how often the lease of a hypervisor is looked at. A lost lease
@@ -82,11 +87,19 @@ func (p *Placer) place(ctx context.Context, ref estate.Ref) (time.Duration, erro
 			return lookAgain, nil
 		}
 		m.Status.Waiting = why
-		return lookAgain, p.Store.Update(ctx, m)
+		if err := p.Store.Update(ctx, m); err != nil {
+			return 0, err
+		}
+		p.Events.Tell(ctx, control.Happening{On: ref, Reason: "NoPlace", Text: why, Bad: true})
+		return lookAgain, nil
 	}
 	m.Spec.Hypervisor, m.Status.Waiting = chosen, "waiting for the agent of "+chosen
 	m.Spec.Epoch++
-	return 0, p.Store.Update(ctx, m)
+	if err := p.Store.Update(ctx, m); err != nil {
+		return 0, err
+	}
+	p.Events.Tell(ctx, control.Happening{On: ref, Reason: "Placed", Text: fmt.Sprintf("it is placed on %s under epoch %d", chosen, m.Spec.Epoch)})
+	return 0, nil
 }
 
 // choose returns the best hypervisor with room, or one sentence why there is none.
@@ -189,10 +202,37 @@ func (p *Placer) watchOver(ctx context.Context, ref estate.Ref) (time.Duration, 
 		ready.Status, ready.Reason = estate.False, "AgentLost"
 		ready.Text = "its agent does not answer; its machines may still run: start the agent again on that host"
 	}
-	if want == "" || want == h.Status.State && !h.Status.Set(ready) {
+	was := h.Status.State
+	if want == "" {
 		return lookAgain, nil
 	}
-	h.Status.State = want
-	h.Status.Set(ready)
-	return lookAgain, p.Store.Update(ctx, h)
+	if want != was || h.Status.Set(ready) {
+		h.Status.State = want
+		h.Status.Set(ready)
+		if err := p.Store.Update(ctx, h); err != nil {
+			return 0, err
+		}
+	}
+	p.tellOf(ctx, h, was)
+	return lookAgain, nil
+}
+
+// tellOf tells that a hypervisor's agent is lost, or back. An agent that joins
+// says itself that its host is ready, so what was told counts as well as what
+// the status was.
+func (p *Placer) tellOf(ctx context.Context, h *estate.Hypervisor, was estate.HypervisorState) {
+	lost := h.Status.State == estate.HypervisorLost
+	p.mu.Lock()
+	before := p.lost[h.Metadata.Name] || was == estate.HypervisorLost
+	if p.lost == nil {
+		p.lost = map[string]bool{}
+	}
+	p.lost[h.Metadata.Name] = lost
+	p.mu.Unlock()
+	switch {
+	case lost && !before:
+		p.Events.Tell(ctx, control.Happening{On: h.Ref(), Reason: "AgentLost", Text: h.Status.Get(estate.Ready).Text, Bad: true})
+	case !lost && before:
+		p.Events.Tell(ctx, control.Happening{On: h.Ref(), Reason: "AgentBack", Text: "its agent answers again"})
+	}
 }

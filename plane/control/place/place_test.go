@@ -2,12 +2,15 @@ package place
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/plane/control"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
 )
@@ -22,7 +25,8 @@ func newPlacer(t *testing.T, alive bool, hypervisors ...*estate.Hypervisor) *Pla
 	}
 	return &Placer{
 		Store: s, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		Alive: func(context.Context, string) (bool, error) { return alive, nil },
+		Alive:  func(context.Context, string) (bool, error) { return alive, nil },
+		Events: &control.Recorder{Store: s, Now: time.Now, By: "place", Log: slog.New(slog.DiscardHandler)},
 	}
 }
 
@@ -115,5 +119,75 @@ func TestALostLeaseSaysSoAndTouchesNoMachine(t *testing.T) {
 	p.watchOver(t.Context(), ref)
 	if h, _ = store.Get[estate.Hypervisor](t.Context(), p.Store, "", "a"); h.Status.State != estate.HypervisorReady {
 		t.Errorf("back again: state = %s", h.Status.State)
+	}
+}
+
+// told returns the reasons and texts of the events on the object, oldest first.
+func told(t *testing.T, p *Placer, on estate.Ref) []string {
+	t.Helper()
+	all, _, err := store.List[estate.Event](t.Context(), p.Store, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b *estate.Event) int { return a.Spec.At.Compare(b.Spec.At) })
+	var out []string
+	for _, e := range all {
+		if e.Spec.On == on {
+			out = append(out, fmt.Sprintf("%s bad=%v: %s", e.Spec.Reason, e.Spec.Bad, e.Spec.Text))
+		}
+	}
+	return out
+}
+
+func TestAPlaceAndNoPlaceAreTold(t *testing.T) {
+	p := newPlacer(t, true, host("a", 3*estate.GiB, estate.HypervisorReady))
+	m := placed(t, p, "first", 2*estate.GiB, nil)
+	if got, want := told(t, p, m.Ref()), []string{"Placed bad=false: it is placed on a under epoch 1"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	m = placed(t, p, "second", 2*estate.GiB, nil)
+	for range 3 { // looking again tells nothing new
+		if _, err := p.place(t.Context(), m.Ref()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := told(t, p, m.Ref()), []string{"NoPlace bad=true: waiting for room: a: 1024 MiB of memory free, 2Gi needed"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestAnAgentLostAndBackIsToldEachTimeOnce(t *testing.T) {
+	alive := true
+	p := newPlacer(t, true, host("a", 8*estate.GiB, estate.HypervisorReady))
+	p.Alive = func(context.Context, string) (bool, error) { return alive, nil }
+	ref := estate.Ref{Kind: "Hypervisor", Name: "a"}
+	look := func() {
+		t.Helper()
+		for range 2 {
+			if _, err := p.watchOver(t.Context(), ref); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	look()
+	alive = false
+	look()
+	// An agent that joins again says itself that its host is ready.
+	alive = true
+	_, err := store.Modify(t.Context(), p.Store, "", "a", func(h *estate.Hypervisor) error {
+		h.Status.State = estate.HypervisorReady
+		h.Status.Set(estate.Condition{Type: estate.Ready, Status: estate.True, Text: "its agent answers"})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look()
+	alive = false
+	look()
+	lost := "AgentLost bad=true: its agent does not answer; its machines may still run: start the agent again on that host"
+	want := []string{lost, "AgentBack bad=false: its agent answers again", lost}
+	if got := told(t, p, ref); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }
