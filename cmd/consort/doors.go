@@ -1,22 +1,19 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"math/big"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"consort.dev/consort/fault"
-	"consort.dev/consort/internal/atomicfile"
 )
 
 // listenPublic opens the address people reach and returns its URL. On any
@@ -33,7 +30,7 @@ func listenPublic(o upOptions) (net.Listener, string, error) {
 	if port == "0" {
 		_, port, _ = net.SplitHostPort(l.Addr().String())
 	}
-	if loopback(host) && o.tlsCert == "" {
+	if loopback(host) && o.tlsCert == "" && o.tlsKey == "" {
 		// Browsers give localhost the rights of a secure origin, and passkeys
 		// need a name.
 		return l, "http://" + net.JoinHostPort("localhost", port), nil
@@ -58,117 +55,36 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// certificate returns the given certificate, or one of our own authority for
-// this host.
-func certificate(o upOptions, host string) (tls.Certificate, error) {
-	if o.tlsCert != "" {
-		c, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
-		if err != nil {
-			return c, fault.Invalid.Errorf("certificate %s: %w", o.tlsCert, err)
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	// The state is locked, so a socket that is there belongs to nobody.
+	os.Remove(path)
+	old := syscall.Umask(0o177)
+	defer syscall.Umask(old)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fault.Unavailable.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// serveOn serves a listener until ctx ends. connected may mark its connections.
+func serveOn(l net.Listener, h http.Handler, connected func(context.Context, net.Conn) context.Context) func(context.Context) error {
+	return func(ctx context.Context) error {
+		s := &http.Server{
+			Handler: h, ConnContext: connected,
+			// Requests that last, as watches and tunnels, end with the process.
+			BaseContext:       func(net.Listener) context.Context { return ctx },
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+			ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		}
-		return c, nil
-	}
-	ca, caKey, err := authority(filepath.Join(o.state, "ca"))
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	names := []string{"localhost"}
-	if h, err := os.Hostname(); err == nil {
-		names = append(names, h)
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "consort"}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: addressesOf(host),
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key}, nil
-}
-
-// addressesOf returns the addresses a certificate for the listening host names.
-func addressesOf(host string) []net.IP {
-	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
-		return []net.IP{ip}
-	}
-	ips := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return ips
-	}
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() {
-			ips = append(ips, n.IP)
+		stop := context.AfterFunc(ctx, func() { s.Close() })
+		defer stop()
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
 		}
+		return nil
 	}
-	return ips
-}
-
-// authority loads this estate's own certificate authority from dir, or makes it.
-func authority(dir string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, err
-	}
-	file := filepath.Join(dir, "authority.pem")
-	data, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
-		if data, err = newAuthority(); err == nil {
-			err = atomicfile.Write(file, data, 0o600)
-		}
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("certificate authority: %w", err)
-	}
-	cert, rest := pem.Decode(data)
-	key, _ := pem.Decode(rest)
-	if cert == nil || key == nil {
-		return nil, nil, fault.Stuck.Errorf("%s is damaged: restore it from a backup, or remove it and trust the new one", file)
-	}
-	c, err := x509.ParseCertificate(cert.Bytes)
-	if err != nil {
-		return nil, nil, fault.Stuck.Errorf("%s: %w", file, err)
-	}
-	k, err := x509.ParseECPrivateKey(key.Bytes)
-	if err != nil {
-		return nil, nil, fault.Stuck.Errorf("%s: %w", file, err)
-	}
-	return c, k, nil
-}
-
-func newAuthority() ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	ca := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Consort authority of this estate"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})...), nil
-}
-
-// serial is 128 random bits, as RFC 5280 likes them.
-func serial() *big.Int {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		panic(err) // crypto/rand never fails on Linux
-	}
-	return n
 }

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +76,7 @@ func applications(dir string) []appdriver.Provider {
 func openHypervisor(ctx context.Context, provider, name, dir, run string) (*hypervisor.Host, error) {
 	open, ok := hypervisors[provider]
 	if !ok {
-		return nil, fault.Invalid.Errorf("there is no hypervisor provider %q; this build has: %s", provider, namesOf(hypervisors))
+		return nil, fault.Invalid.Errorf("there is no hypervisor provider %q; this build has: %s", provider, strings.Join(sortedKeys(hypervisors), ", "))
 	}
 	drv, err := open(ctx, dir, run)
 	if err != nil {
@@ -110,8 +113,10 @@ func openApplications(ctx context.Context, dir string) (map[string]*application.
 
 func hypervisorOffers() []estate.HypervisorOffer {
 	var all []estate.HypervisorOffer
-	for name := range hypervisors {
+	for _, name := range sortedKeys(hypervisors) {
 		all = append(all, estate.HypervisorOffer{Name: name})
 	}
 	return all
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -2,36 +2,12 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
-	"runtime"
-	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"consort.dev/consort/api"
-	"consort.dev/consort/fault"
-	"consort.dev/consort/manifest"
 )
-
-func writeSchemas(dir string) error {
-	all, err := manifest.Schemas()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fault.Unavailable.Errorf("write schemas: %w", err)
-	}
-	for name, text := range all {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			return fault.Unavailable.Errorf("write schemas: %w", err)
-		}
-	}
-	return nil
-}
 
 func newSignIn(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
@@ -76,29 +52,3 @@ administrators may. Hand it over yourself; it goes behind the portal's address:
 	cmd.AddCommand(code)
 	return cmd
 }
-
-func newVersion(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Say which build this is",
-		Example: "  consort version",
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			version, revision := "development", ""
-			if info, ok := debug.ReadBuildInfo(); ok {
-				if v := info.Main.Version; v != "" && v != "(devel)" {
-					version = v
-				}
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						revision = " " + s.Value[:min(12, len(s.Value))]
-					}
-				}
-			}
-			fmt.Fprintf(c.out, "consort %s%s %s/%s %s\n", version, revision, runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return nil
-		},
-	}
-}
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

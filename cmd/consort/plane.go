@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"consort.dev/consort/agent"
+	"consort.dev/consort/agent/network"
+	"consort.dev/consort/api"
+	"consort.dev/consort/application"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/gateway"
+	"consort.dev/consort/image"
+	"consort.dev/consort/plane/auth"
+	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/control"
+	"consort.dev/consort/plane/control/lifecycle"
+	"consort.dev/consort/plane/control/place"
+	"consort.dev/consort/plane/rpc"
+	"consort.dev/consort/plane/store"
+	"consort.dev/consort/plane/store/etcd"
+	"consort.dev/consort/web"
+)
+
+// plane is the plane's half of the process.
+type plane struct {
+	log     *slog.Logger
+	store   *store.Store
+	auth    *auth.Auth
+	gateway *gateway.Gateway
+	calls   *calls.Broker
+	server  *rpc.Server
+	offers  api.Offers
+	apps    map[string]*application.Provider
+	socket  string // where the API is reached on this host
+	url     string // where people reach it
+	client  *api.Client
+}
+
+func openPlane(ctx context.Context, o upOptions, log *slog.Logger) (*plane, error) {
+	kv, err := openStore(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{log: log, store: store.New(kv, store.Options{}), calls: calls.New(rand.Reader), socket: filepath.Join(o.run, "api.sock")}
+	if err := p.open(ctx, o, kv); err != nil {
+		p.store.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func openStore(ctx context.Context, o upOptions) (store.KV, error) {
+	if len(o.store) > 0 {
+		return etcd.Open(ctx, etcd.Config{Endpoints: o.store})
+	}
+	return etcd.Embed(ctx, filepath.Join(o.state, "etcd"))
+}
+
+// open builds the plane's parts over the store.
+func (p *plane) open(ctx context.Context, o upOptions, kv store.KV) error {
+	shown, err := openPresentations(ctx)
+	if err != nil {
+		return err
+	}
+	if p.apps, err = openApplications(ctx, o.state); err != nil {
+		return err
+	}
+	p.gateway = gateway.New(gateway.Options{
+		KV: kv, Store: p.store, Dial: p.dial, Providers: shown, Now: time.Now, Random: rand.Reader, Log: p.log,
+	})
+	p.offers = api.Offers{Presentations: p.gateway.Offers(), Hypervisors: hypervisorOffers()}
+	for _, a := range p.apps {
+		p.offers.Deliveries = append(p.offers.Deliveries, a.Offer())
+	}
+	if p.auth, err = auth.New(auth.Options{Store: p.store, Now: time.Now, Random: rand.Reader, Log: p.log}); err != nil {
+		return err
+	}
+	p.server, err = rpc.New(rpc.Options{
+		Store: p.store, Auth: p.auth, Tickets: p.gateway, Calls: p.calls, Offers: p.offers,
+		SignIn: p.auth.Handler(), Gateway: p.gateway, Web: web.Handler(), Now: time.Now, Random: rand.Reader, Log: p.log,
+	})
+	return err
+}
+
+func (p *plane) close() { p.store.Close() }
+
+// dial reaches a machine through its host's agent.
+func (p *plane) dial(ctx context.Context, m *estate.Machine, way estate.Presentation) (io.ReadWriteCloser, error) {
+	call := api.Call{Verb: api.CallDisplay, Machine: estate.MachineID(m.Metadata.UID)}
+	if way.Port != 0 {
+		call.Verb, call.Port = api.CallPort, way.Port
+	}
+	return p.calls.Dial(ctx, m.Spec.Hypervisor, call)
+}
+
+// serve opens the doors and starts the plane's loops.
+func (p *plane) serve(o upOptions, start func(string, func(context.Context) error)) error {
+	local, err := listenUnix(p.socket)
+	if err != nil {
+		return err
+	}
+	public, url, err := listenPublic(o)
+	if err != nil {
+		local.Close()
+		return err
+	}
+	p.url = url
+	if p.client, err = api.NewClient(api.Options{Server: p.socket}); err != nil {
+		return err
+	}
+	start("serve "+p.socket, serveOn(local, p.server, auth.Trust))
+	start("serve "+o.listen, serveOn(public, p.server, nil))
+	start("gateway", p.gateway.Run)
+	start("permissions", p.auth.Run)
+	keeper := &lifecycle.Keeper{Store: p.store, Presentations: p.offers.Presentations, Deliveries: p.offers.Deliveries, Now: time.Now, Log: p.log, Events: p.recorder("lifecycle")}
+	placer := &place.Placer{Store: p.store, Alive: p.alive, Now: time.Now, Log: p.log, Events: p.recorder("place")}
+	for _, l := range append(placer.Loops(), keeper.Loop()) {
+		start("loop "+l.Name, l.Run)
+	}
+	return nil
+}
+
+// recorder returns what a loop writes its events with.
+func (p *plane) recorder(by string) *control.Recorder {
+	return &control.Recorder{Store: p.store, Now: time.Now, By: by, Log: p.log}
+}
+
+// alive reports whether the agent of a hypervisor holds its lease.
+func (p *plane) alive(ctx context.Context, hypervisor string) (bool, error) {
+	_, err := p.store.KV().Get(ctx, api.AgentLeases+hypervisor)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// startAgent starts this host's agent, a client like any other.
+func (p *plane) startAgent(ctx context.Context, o upOptions, start func(string, func(context.Context) error)) error {
+	images, err := image.Open(o.images)
+	if err != nil {
+		return err
+	}
+	host, err := openHypervisor(ctx, o.provider, o.hypervisor, o.state, o.run)
+	if err != nil {
+		return err
+	}
+	opts := agent.Options{
+		Hypervisor: o.hypervisor, Provider: o.provider, Dir: filepath.Join(o.state, "agent"),
+		Plane: p.client, Host: host, Applications: p.apps, Images: images, Now: time.Now, Log: p.log,
+	}
+	if err := network.Probe(ctx); err != nil {
+		opts.NoNetwork = err.Error()
+	} else if opts.Network, err = network.Open(filepath.Join(o.state, "network")); err != nil {
+		return err
+	}
+	a, err := agent.New(opts)
+	if err != nil {
+		return err
+	}
+	start("agent", a.Run)
+	return nil
+}
+
+// welcome applies the manifests, waits until what they need is made, and prints
+// how to sign in.
+func (p *plane) welcome(ctx context.Context, o upOptions, out io.Writer) error {
+	if err := p.founders(ctx); err != nil {
+		return err
+	}
+	person := o.signIn
+	if len(o.apply) > 0 {
+		first, err := p.applyAndWait(ctx, o.apply, out)
+		if err != nil {
+			return err
+		}
+		if person == "" {
+			person = first
+		}
+	}
+	if person == "" {
+		person = "admin"
+	}
+	code, err := p.auth.NewCode(ctx, person)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nConsort is up. Sign in as %s, once, within ten minutes:\n\n  %s/#code=%s\n\n", person, p.url, code)
+	fmt.Fprintf(out, "On the command line: export CONSORT_SERVER=%s\nStop with Ctrl-C; machines go on.\n", p.socket)
+	return nil
+}
+
+// founders makes what every estate has from its first day.
+func (p *plane) founders(ctx context.Context) error {
+	for _, r := range []estate.Resource{
+		&estate.Project{Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Project", Metadata: estate.Metadata{Name: "default"}}},
+		&estate.Person{
+			Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Person", Metadata: estate.Metadata{Name: "admin"}},
+			Spec: estate.PersonSpec{Title: "Administrator", Admin: true},
+		},
+	} {
+		if err := p.store.Create(ctx, r); err != nil && !errors.Is(err, fault.Exists) {
+			return err
+		}
+	}
+	return nil
+}
