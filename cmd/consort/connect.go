@@ -121,11 +121,12 @@ func (c *cli) where(s *estate.Session, offer estate.PresentationOffer) {
 		again += " --presentation " + s.Spec.Presentation
 	}
 	if offer.Browser {
-		portal := "the portal, at the address that 'consort up' printed"
+		page := &url.URL{Path: "/desktops/" + s.Metadata.Project + "/" + s.Spec.Desktop}
 		if u, err := url.Parse(c.server); err == nil && u.Host != "" && !filepath.IsAbs(c.server) {
-			portal = u.Scheme + "://" + u.Host + "/"
+			fmt.Fprintf(c.out, "The desktop is ready. Open %s\n", u.ResolveReference(page))
+		} else {
+			fmt.Fprintf(c.out, "The desktop is ready. Open the portal, at the address that 'consort up' printed, followed by %s\n", page)
 		}
-		fmt.Fprintf(c.out, "The desktop is ready. Open %s and press Connect.\n", portal)
 	} else {
 		fmt.Fprintln(c.out, "The desktop is ready.")
 	}
