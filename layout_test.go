@@ -77,17 +77,15 @@ var mayImport = map[string]string{
 
 // home says where a foreign module may be imported: one place each.
 var home = map[string]string{
-	"go.etcd.io/etcd":                "plane/store/etcd",
-	"github.com/danielgtaylor/huma":  "plane/rpc",
-	"github.com/coder/websocket":     "api gateway",
-	"go.yaml.in/yaml":                "manifest",
-	"github.com/spf13/cobra":         "cmd/consort",
-	"github.com/go-webauthn":         "plane/auth",
-	"github.com/vishvananda/netlink": "agent/network",
-	"github.com/vishvananda/netns":   "agent/network",
-	"github.com/erofs/go-erofs":      "application/stream",
-	"golang.org/x/crypto/argon2":     "plane/auth",
-	"go.uber.org/zap":                "plane/store/etcd",
+	"go.etcd.io/etcd":               "plane/store/etcd",
+	"github.com/danielgtaylor/huma": "plane/rpc",
+	"github.com/coder/websocket":    "api gateway",
+	"go.yaml.in/yaml":               "manifest",
+	"github.com/spf13/cobra":        "cmd/consort",
+	"github.com/go-webauthn":        "plane/auth",
+	"github.com/erofs/go-erofs":     "application/stream",
+	"golang.org/x/crypto/argon2":    "plane/auth",
+	"go.uber.org/zap":               "plane/store/etcd",
 }
 
 // vague are names of plumbing, not of ideas.
@@ -99,7 +97,7 @@ const (
 )
 
 func TestLayout(t *testing.T) {
-	docs := map[string]int{}
+	docs, used := map[string]int{}, map[string]bool{}
 	eachFile(t, func(file string, f *ast.File, src []byte) {
 		dir := path.Dir(file)
 		docs[dir] += 0
@@ -113,6 +111,7 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s: %d lines, at most %d", file, n, mostLines)
 		}
 		checkImports(t, file, dir, f)
+		markHomes(used, dir, f)
 		checkShapes(t, file, f)
 	})
 	for dir, n := range docs {
@@ -120,6 +119,33 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s: %d package comments, want 1", dir, n)
 		}
 	}
+	for _, idle := range idleHomes(used) {
+		t.Errorf("%s, and nobody there does; take it out of home", idle)
+	}
+}
+
+// markHomes notes which foreign modules a file of the folder imports.
+func markHomes(used map[string]bool, dir string, f *ast.File) {
+	for _, im := range f.Imports {
+		for mod := range home {
+			if strings.HasPrefix(strings.Trim(im.Path.Value, `"`), mod) {
+				used[mod+" in "+dir] = true
+			}
+		}
+	}
+}
+
+// idleHomes returns the homes of modules that nobody in them imports.
+func idleHomes(used map[string]bool) []string {
+	var idle []string
+	for mod, at := range home {
+		for _, dir := range strings.Fields(at) {
+			if !used[mod+" in "+dir] {
+				idle = append(idle, dir+" may import "+mod)
+			}
+		}
+	}
+	return idle
 }
 
 func checkImports(t *testing.T, file, dir string, f *ast.File) {
@@ -288,5 +314,8 @@ func TestRulesBite(t *testing.T) {
 	}
 	if _, ok := rowFor("helpers"); ok {
 		t.Error("a folder nobody knows has a row")
+	}
+	if !slices.Contains(idleHomes(map[string]bool{"go.yaml.in/yaml in estate": true}), "manifest may import go.yaml.in/yaml") {
+		t.Error("a home that nobody uses passes")
 	}
 }
