@@ -49,13 +49,14 @@ type Agent struct {
 	volumeOf map[string]*estate.Volume // by project/name
 	networks map[string]*estate.Network
 	changed  chan struct{} // holds a token when machines came or went
+	joined   chan struct{} // closed once the plane knows this host
 }
 
 // New returns an agent with what an earlier one left behind.
 func New(o Options) (*Agent, error) {
 	a := &Agent{
 		Options: o, machines: map[estate.MachineID]*keeper{}, volumeOf: map[string]*estate.Volume{},
-		networks: map[string]*estate.Network{}, changed: make(chan struct{}, 1),
+		networks: map[string]*estate.Network{}, changed: make(chan struct{}, 1), joined: make(chan struct{}),
 	}
 	var err error
 	if a.records, err = openRecords(filepath.Join(o.Dir, "records")); err != nil {
@@ -74,7 +75,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { a.stayJoined(ctx) })
 	wg.Go(func() { a.content.run(ctx) })
-	wg.Go(func() { a.answer(ctx, &wg) })
+	wg.Go(func() {
+		select {
+		case <-a.joined:
+			a.answer(ctx, &wg)
+		case <-ctx.Done():
+		}
+	})
 	a.follow(ctx, &wg)
 	return ctx.Err()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"consort.dev/consort/api"
@@ -24,9 +25,13 @@ const (
 // left whenever that may have changed.
 func (a *Agent) stayJoined(ctx context.Context) {
 	lease := ""
+	knows := sync.OnceFunc(func() { close(a.joined) })
 	var described time.Time
 	for ctx.Err() == nil {
 		err := a.keepLease(ctx, &lease)
+		if err == nil {
+			knows()
+		}
 		if err == nil && (described.IsZero() || a.Now().Sub(described) >= describeEvery) {
 			if err = a.report(ctx, time.Time{}); err == nil {
 				described = a.Now()
