@@ -61,7 +61,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	s := samples{}
-	up, err := start(ctx, o, dir, "bench/connect/estate.yaml")
+	up, err := start(ctx, o, dir, "examples/first-desktop/image.yaml", "bench/connect/estate.yaml")
 	if err != nil {
 		return err
 	}

@@ -182,7 +182,7 @@ func (h *Host) chooseAccelerator(ctx context.Context) {
 	case len(h.cfg.Probe) == 0:
 		d.Accelerator, d.Because = "tcg", "KVM was not probed."
 	default:
-		v = kvmprobe.Probe(ctx, h.cfg.Probe)
+		v = kvmprobe.Remembered(ctx, h.cfg.Probe, filepath.Join(h.cfg.Dir, "kvm.json"))
 		d.Accelerator, d.Because = "tcg", v.Because
 		if v.Usable {
 			d.Accelerator = "kvm"

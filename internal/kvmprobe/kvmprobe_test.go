@@ -2,6 +2,7 @@ package kvmprobe
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,5 +63,28 @@ func TestJudge(t *testing.T) {
 		if got := judge(c.r); got.Usable != c.want || !strings.Contains(got.Because, c.text) {
 			t.Errorf("judge(%+v) = %+v, want usable %v because of %q", c.r, got, c.want, c.text)
 		}
+	}
+}
+
+func TestAVerdictIsRememberedForTheBootAndTheDevice(t *testing.T) {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		t.Skip("this host has no /dev/kvm: nothing is probed")
+	}
+	file := filepath.Join(t.TempDir(), "kvm.json")
+	first := Remembered(t.Context(), []string{"false"}, file)
+	again := Remembered(t.Context(), []string{"/nowhere"}, file)
+	if again != first || first.Because == "" {
+		t.Errorf("verdicts %+v, then %+v; want the remembered one", first, again)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Replace(string(data), "\"Of\":\"", "\"Of\":\"another boot ", 1)
+	if err := os.WriteFile(file, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v := Remembered(t.Context(), []string{"/nowhere"}, file); v == first {
+		t.Error("the verdict of another boot counts")
 	}
 }
