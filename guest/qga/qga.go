@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/qmp"
 )
 
 const (
@@ -266,7 +267,7 @@ func (r *refusal) Error() string { return r.Desc }
 
 // answer reads one answer into result.
 func (c *Client) answer(result any) error {
-	line, err := readLine(c.r)
+	line, err := qmp.ReadLine(c.r, maxMessage)
 	if err != nil {
 		return err
 	}
@@ -285,21 +286,4 @@ func decode(line []byte, result any) error {
 		return m.Error
 	}
 	return json.Unmarshal(m.Return, result)
-}
-
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > maxMessage {
-			return nil, fmt.Errorf("answer longer than %d bytes", maxMessage)
-		}
-		line = append(line, part...)
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			if errors.Is(err, io.EOF) && len(line) > 0 {
-				err = io.ErrUnexpectedEOF
-			}
-			return line, err
-		}
-	}
 }

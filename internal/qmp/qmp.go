@@ -91,7 +91,7 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 // until the first has gone, so the wait ends with ctx.
 func (c *Client) greet(ctx context.Context, r *bufio.Reader) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(1, 0)) })
-	line, err := readLine(r)
+	line, err := ReadLine(r, maxMessage)
 	if !stop() {
 		return ctx.Err()
 	}
@@ -214,7 +214,7 @@ func (c *Client) read(r *bufio.Reader) {
 
 func (c *Client) deal(r *bufio.Reader) error {
 	for {
-		line, err := readLine(r)
+		line, err := ReadLine(r, maxMessage)
 		if err != nil {
 			return err
 		}
@@ -281,13 +281,14 @@ func decode(line []byte) (message, error) {
 	return m, nil
 }
 
-// readLine returns the next line, of at most maxMessage bytes.
-func readLine(r *bufio.Reader) ([]byte, error) {
+// ReadLine returns the next line, of at most most bytes. A line that the end
+// cuts short is io.ErrUnexpectedEOF. The guest agent's protocol has such lines too.
+func ReadLine(r *bufio.Reader, most int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > maxMessage {
-			return nil, fmt.Errorf("message longer than %d bytes", maxMessage)
+		if len(line)+len(part) > most {
+			return nil, fmt.Errorf("message longer than %d bytes", most)
 		}
 		line = append(line, part...)
 		if !errors.Is(err, bufio.ErrBufferFull) {

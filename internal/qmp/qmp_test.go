@@ -134,7 +134,7 @@ func TestTheWaitForAGreetingEndsWithItsContext(t *testing.T) {
 
 func TestAnEndlessMessageIsRefused(t *testing.T) {
 	r := bufio.NewReader(bytes.NewReader(bytes.Repeat([]byte("x"), maxMessage+1)))
-	if _, err := readLine(r); err == nil || !strings.Contains(err.Error(), "longer") {
+	if _, err := ReadLine(r, maxMessage); err == nil || !strings.Contains(err.Error(), "longer") {
 		t.Errorf("error = %v, want one about the length", err)
 	}
 }
@@ -147,7 +147,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bufio.NewReader(bytes.NewReader(b))
 		for {
-			line, err := readLine(r)
+			line, err := ReadLine(r, maxMessage)
 			if err != nil {
 				return
 			}
