@@ -183,15 +183,6 @@ func (a *Agent) running(id estate.MachineID) (*keeper, bool) {
 	return k, ok
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
 // problem returns err's text for a status: what a person can act on.
 func problem(err error) string {
 	if errors.Is(err, context.Canceled) {
