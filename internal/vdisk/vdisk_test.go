@@ -26,6 +26,19 @@ func TestGoodDisksAreTaken(t *testing.T) {
 	}
 }
 
+// QEMU leaves the end of a longer descriptor: one VMDK of it in some hundred.
+func TestDescriptorsMayHaveGrownShorter(t *testing.T) {
+	v := vdisktest.VMDK()
+	descriptor := v[512 : 21*512]
+	copy(descriptor, strings.Replace(vdisktest.Descriptor, "fffffffe", "39294e", 1)+"\x00")
+	if end := bytes.IndexByte(descriptor, 0); descriptor[end+1] != '\n' {
+		t.Fatalf("behind the end stands %q, want the newline of the longer one", descriptor[end+1])
+	}
+	if _, err := CheckVMDK(bytes.NewReader(v), int64(len(v))); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+}
+
 func TestHostileDisksAreRefused(t *testing.T) {
 	for _, h := range vdisktest.Hostile("/canary") {
 		t.Run(h.Name, func(t *testing.T) {

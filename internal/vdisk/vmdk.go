@@ -138,7 +138,9 @@ func (v *vmdk) descriptor() error {
 		return err
 	}
 	text, padding, _ := bytes.Cut(text, []byte{0})
-	if len(bytes.Trim(padding, "\x00")) > 0 {
+	// Where QEMU writes a shorter content ID over a longer one, which has up to 8
+	// digits, the last bytes of the longer text stay behind the new end.
+	if rest := bytes.TrimRight(padding, "\x00"); len(rest) >= 8 || !bytes.HasSuffix(text, rest) {
 		return refuse("its descriptor is followed by something else")
 	}
 	extents := 0
