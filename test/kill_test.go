@@ -97,12 +97,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 	needs(t)
 	h := newHere(t)
 	starts := h.countStarts()
-	seed, _ := strconv.ParseUint(os.Getenv("CONSORT_SEED"), 10, 64)
-	seed = cmp.Or(seed, uint64(time.Now().UnixNano()))
-	kills, _ := strconv.Atoi(os.Getenv("CONSORT_KILLS"))
-	kills = cmp.Or(kills, 12)
-	t.Logf("replay with CONSORT_SEED=%d CONSORT_KILLS=%d", seed, kills)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng, kills := campaign(t, 12)
 	h.tiny()
 	for i := range kills {
 		life := h.live(fmt.Sprintf("d%d", i))
@@ -123,6 +118,56 @@ func TestKillAtAnyMoment(t *testing.T) {
 		t.Error("no machine was ever started: the count proves nothing")
 	}
 	h.nothingLeft()
+}
+
+// campaign returns a random source that the printed seed replays, and how often
+// to kill.
+func campaign(t *testing.T, otherwise int) (rng *rand.Rand, kills int) {
+	t.Helper()
+	seed, _ := strconv.ParseUint(os.Getenv("CONSORT_SEED"), 10, 64)
+	seed = cmp.Or(seed, uint64(time.Now().UnixNano()))
+	kills, _ = strconv.Atoi(os.Getenv("CONSORT_KILLS"))
+	kills = cmp.Or(kills, otherwise)
+	t.Logf("replay with CONSORT_SEED=%d CONSORT_KILLS=%d", seed, kills)
+	return rand.New(rand.NewPCG(seed, 0)), kills
+}
+
+// TestKillWhileLayersComeAndGo kills consort while an application is brought to
+// a running Debian desktop or taken from it. Afterwards the desktop has what the
+// blueprint says, and its machine was started once.
+func TestKillWhileLayersComeAndGo(t *testing.T) {
+	needs(t)
+	h := newHere(t)
+	starts := h.countStarts()
+	rng, kills := campaign(t, 4)
+	h.run("../examples/small-desktop/image.yaml", "testdata/swap.yaml")
+	h.connect("ana-swap", "")
+	until(h, "ana-swap", "with its layer", bootLimit, func(m *estate.Machine) bool { return attached(m, "calculator") })
+	want := true
+	for range kills {
+		want = !want
+		change(h, "swap", func(b *estate.Blueprint) {
+			if b.Spec.Applications = nil; want {
+				b.Spec.Applications = []estate.ApplicationChoice{{Name: "calculator"}}
+			}
+		})
+		<-time.After(time.Duration(rng.Int64N(int64(4 * time.Second)))) // the moment is the test's input
+		h.kill()
+		h.run()
+		// The new agent asks the guest; what it reports is what the guest has.
+		m := until(h, "ana-swap", fmt.Sprintf("with its layer: %v", want), converged, func(m *estate.Machine) bool {
+			granted := len(m.Spec.Layers) > 0
+			return granted == want && attached(m, "calculator") == want && len(m.Status.Layers) == len(m.Spec.Layers)
+		})
+		if m.Status.Starts != 1 {
+			t.Errorf("the machine was started %d times", m.Status.Starts)
+		}
+	}
+	for id, n := range starts() {
+		if n != 1 {
+			t.Errorf("machine %s was started %d times", id, n)
+		}
+	}
 }
 
 // live takes a desktop through its life, through whatever happens to consort.
