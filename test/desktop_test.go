@@ -151,7 +151,7 @@ func TestSwappingALayerTouchesNothingElse(t *testing.T) {
 	h.run("../examples/small-desktop/image.yaml", "testdata/swap.yaml")
 	session := h.connect("ana-swap", "")
 	viewer := h.viewer(session)
-	before := picture(h, viewer)
+	before := untilPicture(h, viewer, "a terminal", bootLimit, func(p *image.RGBA) bool { return white(p) > 0.2 })
 	typeInto(h, viewer, "echo kept > mark; sync; ls -la /etc\n")
 	untilPicture(h, viewer, "what was typed", time.Minute, func(p *image.RGBA) bool { return differs(before, p) > 0.005 })
 	first := until(h, "ana-swap", "with its layer", bootLimit, func(m *estate.Machine) bool { return attached(m, "calculator") })

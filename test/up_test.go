@@ -261,10 +261,11 @@ func (h *here) viewer(s *estate.Session) *rfb.Client {
 	return c
 }
 
-// typeInto clicks into the terminal and types, no faster than a quick typist: a
-// guest's keyboard holds 64 events.
+// typeInto waits for the terminal, which comes after the desktop, clicks into it
+// and types, no faster than a quick typist: a guest's keyboard holds 64 events.
 func typeInto(h *here, c *rfb.Client, text string) {
 	h.Helper()
+	untilPicture(h, c, "a terminal", bootLimit, func(p *image.RGBA) bool { return white(p) > 0.2 })
 	at := rfb.Pointer{X: 300, Y: 250}
 	press := at
 	press.Buttons = 1

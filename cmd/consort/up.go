@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +66,7 @@ it goes on where it was. Machines outlive it.`,
 func up(ctx context.Context, o upOptions, out io.Writer) error {
 	o.defaults()
 	log := newLog(o.verbose)
-	release, err := lockState(o.state)
+	release, err := lockState(ctx, o.state)
 	if err != nil {
 		return err
 	}
@@ -122,8 +123,12 @@ func newLog(verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
+// lockPatience is how long a start waits for the state: a process that was just
+// killed, and one it was about to start, may hold it for a moment yet.
+const lockPatience = 3 * time.Second
+
 // lockState makes sure that one process at a time works on the state.
-func lockState(dir string) (release func(), err error) {
+func lockState(ctx context.Context, dir string) (release func(), err error) {
 	// Machines have users of their own, which must be able to reach their disks.
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
@@ -132,9 +137,15 @@ func lockState(dir string) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fault.Conflict.Errorf("another consort works on %s; stop it, or choose another --state", dir)
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			f.Close()
+			return nil, fault.Conflict.Errorf("another consort works on %s; stop it, or choose another --state", dir)
+		}
 	}
 	return func() { f.Close() }, nil
 }
