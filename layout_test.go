@@ -52,7 +52,7 @@ var mayImport = map[string]string{
 
 	// The plane. Loops meet in the store and know nothing of each other.
 	"plane/store":             "estate fault",
-	"plane/store/":            "fault plane/store",
+	"plane/store/":            "fault plane/store internal/flock",
 	"plane/auth":              "estate fault plane/store",
 	"plane/calls":             "fault api",
 	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls internal/near",

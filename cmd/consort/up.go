@@ -9,12 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/flock"
 )
 
 // upOptions are the flags of up.
@@ -123,29 +122,18 @@ func newLog(verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// lockPatience is how long a start waits for the state: a process that was just
-// killed, and one it was about to start, may hold it for a moment yet.
-const lockPatience = 3 * time.Second
-
 // lockState makes sure that one process at a time works on the state.
 func lockState(ctx context.Context, dir string) (release func(), err error) {
 	// Machines have users of their own, which must be able to reach their disks.
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := flock.Take(ctx, filepath.Join(dir, "lock"))
+	if errors.Is(err, flock.ErrHeld) {
+		return nil, fault.Conflict.Errorf("another consort works on %s; stop it, or choose another --state", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	for syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			f.Close()
-			return nil, fault.Conflict.Errorf("another consort works on %s; stop it, or choose another --state", dir)
-		}
 	}
 	return func() { f.Close() }, nil
 }

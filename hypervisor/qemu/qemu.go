@@ -5,6 +5,7 @@ package qemu
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/internal/flock"
 	"consort.dev/consort/internal/kvmprobe"
 )
 
@@ -88,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		}
 	}
 	h := &Host{cfg: cfg, machines: map[estate.MachineID]*machine{}}
-	if err := h.claim(); err != nil {
+	if err := h.claim(ctx); err != nil {
 		return nil, err
 	}
 	if err := h.describe(ctx); err != nil {
@@ -105,14 +107,13 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 
 // claim makes sure that no other process has the folder open. The kernel gives
 // the claim up when we die, and no machine's process inherits it.
-func (h *Host) claim() error {
-	f, err := os.OpenFile(filepath.Join(h.cfg.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+func (h *Host) claim(ctx context.Context) error {
+	f, err := flock.Take(ctx, filepath.Join(h.cfg.Dir, "lock"))
+	if errors.Is(err, flock.ErrHeld) {
+		return fault.Busy.Errorf("machines in %s are in another process's hands: stop it, or keep machines elsewhere", h.cfg.Dir)
+	}
 	if err != nil {
 		return err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return fault.Busy.Errorf("machines in %s are in another process's hands: %w", h.cfg.Dir, err)
 	}
 	h.lock = f
 	if os.Geteuid() != 0 {

@@ -2,13 +2,14 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"consort.dev/consort/fault"
+	"consort.dev/consort/internal/flock"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -41,7 +42,7 @@ func Embed(ctx context.Context, dir string) (*KV, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fault.Unavailable.Errorf("close the store folder to others: %w", err)
 	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	unlock, err := lock(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +57,13 @@ func Embed(ctx context.Context, dir string) (*KV, error) {
 }
 
 // lock holds the folder until unlock, or until the process is gone.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := flock.Take(ctx, path)
+	if errors.Is(err, flock.ErrHeld) {
+		return nil, fault.Busy.Errorf("%s is in use by another consort; stop it first", filepath.Dir(path))
+	}
 	if err != nil {
 		return nil, fault.Unavailable.Errorf("lock the store: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fault.Busy.Errorf("%s is in use by another consort: %w", filepath.Dir(path), err)
 	}
 	return func() { f.Close() }, nil
 }
