@@ -156,7 +156,13 @@ func TestSwappingALayerTouchesNothingElse(t *testing.T) {
 	untilPicture(h, viewer, "what was typed", time.Minute, func(p *image.RGBA) bool { return differs(before, p) > 0.005 })
 	first := until(h, "ana-swap", "with its layer", bootLimit, func(m *estate.Machine) bool { return attached(m, "calculator") })
 
-	// Another application: exchanged on the running machine.
+	// Another version of the application: exchanged on the running machine.
+	change(h, "swap", func(b *estate.Blueprint) { b.Spec.Applications[0].Version = "2.1-eyes" })
+	until(h, "ana-swap", "with the other version", 5*time.Minute, func(m *estate.Machine) bool {
+		return attached(m, "calculator") && len(m.Status.Layers) == 1 && m.Status.Layers[0].Digest != first.Status.Layers[0].Digest
+	})
+
+	// No application at all.
 	change(h, "swap", func(b *estate.Blueprint) { b.Spec.Applications = nil })
 	m := until(h, "ana-swap", "without its layer", 2*time.Minute, func(m *estate.Machine) bool { return len(m.Status.Layers) == 0 })
 	if m.Metadata.UID != first.Metadata.UID || m.Status.Starts != 1 {

@@ -309,14 +309,15 @@ func (h *Host) egress(ctx context.Context, ns string, n Network) error {
 	return nil
 }
 
-// serveDHCP starts the namespace's DHCP server unless it runs.
+// serveDHCP starts the namespace's DHCP server unless it runs. Where there is a
+// way out it answers for names too, from the host's own name servers.
 func (h *Host) serveDHCP(ctx context.Context, ns string, n Network) error {
 	if h.dhcpPID(ns) != 0 {
 		return nil
 	}
 	first, last := span(n.Subnet)
 	args := []string{"netns", "exec", ns, "dnsmasq",
-		"--conf-file=/dev/null", "--keep-in-foreground", "--user=root", "--port=0", "--no-ping",
+		"--conf-file=/dev/null", "--keep-in-foreground", "--user=root", "--no-ping",
 		"--bind-interfaces", "--interface=" + bridge, "--except-interface=lo",
 		fmt.Sprintf("--dhcp-range=%s,%s,12h", first, last),
 		"--dhcp-authoritative", "--dhcp-rapid-commit",
@@ -324,7 +325,7 @@ func (h *Host) serveDHCP(ctx context.Context, ns string, n Network) error {
 		"--pid-file=" + h.file(ns, "pid"),
 	}
 	if !n.Egress {
-		args = append(args, "--dhcp-option=option:router") // none
+		args = append(args, "--dhcp-option=option:router", "--port=0") // no way out and no names
 	}
 	cmd := exec.Command("ip", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
