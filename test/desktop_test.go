@@ -15,6 +15,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/internal/rfb"
+	"consort.dev/consort/test/guest"
 )
 
 // save keeps a picture to look at, when CONSORT_TEST_PICTURES names a folder.
@@ -38,7 +39,7 @@ func save(h *here, m image.Image, name string) {
 // TestFirstDesktop is the first day of a new user, from the sign-in link to an
 // application's window, with the clients of others looking at the same screen.
 func TestFirstDesktop(t *testing.T) {
-	needs(t, "node", "chromium", "vncsnapshot")
+	guest.Needs(t, "node", "chromium", "vncsnapshot")
 	h := newHere(t)
 	link := h.run("../examples/first-desktop")
 
@@ -146,7 +147,7 @@ func (h *here) snapshot(t *testing.T, desktop string) image.Image {
 // presentation for the next session, the image at the next start. What the
 // person wrote is there after each.
 func TestSwappingALayerTouchesNothingElse(t *testing.T) {
-	needs(t)
+	guest.Needs(t)
 	h := newHere(t)
 	h.run("../examples/small-desktop/image.yaml", "testdata/swap.yaml")
 	session := h.connect("ana-swap", "")
@@ -202,7 +203,7 @@ func (h *here) importCopy(of, name string) {
 		h.Fatal(err)
 	}
 	raw := filepath.Join(h.dir, name+".raw")
-	content := filepath.Join(cache(), "images", from.Status.Digest.Hex())
+	content := filepath.Join(guest.Cache(h), "images", from.Status.Digest.Hex())
 	if out, err := exec.Command("qemu-img", "convert", "-f", string(from.Status.Format), "-O", "raw", content, raw).CombinedOutput(); err != nil {
 		h.Fatalf("qemu-img: %v\n%s", err, out)
 	}

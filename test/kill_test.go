@@ -17,6 +17,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/test/guest"
 )
 
 // tiny is a blueprint whose guest is a boot sector: it is up at once, so that
@@ -94,7 +95,7 @@ const converged = time.Minute
 // and deleted. Afterwards the life goes on to its end, no machine was started
 // twice, and nothing is left behind.
 func TestKillAtAnyMoment(t *testing.T) {
-	needs(t)
+	guest.Needs(t)
 	h := newHere(t)
 	starts := h.countStarts()
 	rng, kills := campaign(t, 12)
@@ -136,7 +137,7 @@ func campaign(t *testing.T, otherwise int) (rng *rand.Rand, kills int) {
 // a running Debian desktop or taken from it. Afterwards the desktop has what the
 // blueprint says, and its machine was started once.
 func TestKillWhileLayersComeAndGo(t *testing.T) {
-	needs(t)
+	guest.Needs(t)
 	h := newHere(t)
 	starts := h.countStarts()
 	rng, kills := campaign(t, 4)
@@ -286,7 +287,7 @@ func (h *here) leftovers() []string {
 // TestMachinesOutliveConsort kills consort and looks at the processes of its
 // machines: they are the same ones before and after, and can be worked on again.
 func TestMachinesOutliveConsort(t *testing.T) {
-	needs(t)
+	guest.Needs(t)
 	h := newHere(t)
 	h.tiny()
 	const many = 4

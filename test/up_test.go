@@ -19,6 +19,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/internal/rfb"
+	"consort.dev/consort/test/guest"
 )
 
 // binary is consort, built once for all tests.
@@ -45,30 +46,6 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
-}
-
-// cache is where images are kept from test to test.
-func cache() string {
-	if dir := os.Getenv("CONSORT_TEST_CACHE"); dir != "" {
-		return dir
-	}
-	return "../.cache"
-}
-
-// needs skips a test where something real is not there.
-func needs(t *testing.T, tools ...string) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("runs a real guest: not with -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for machines' users and networks")
-	}
-	for _, tool := range append(tools, "qemu-system-x86_64", "mmdebstrap") {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s: make deps test-deps", tool)
-		}
-	}
 }
 
 // here is a consort that runs in a state directory of its own.
@@ -110,7 +87,7 @@ func (h *here) run(apply ...string) string {
 	if err != nil {
 		h.Fatal(err)
 	}
-	args := []string{"up", "-v", "--state", h.dir, "--images", filepath.Join(cache(), "images"), "--listen", "127.0.0.1:0"}
+	args := []string{"up", "-v", "--state", h.dir, "--images", filepath.Join(guest.Cache(h), "images"), "--listen", "127.0.0.1:0"}
 	for _, a := range apply {
 		args = append(args, "--apply", a)
 	}

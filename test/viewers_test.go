@@ -15,6 +15,7 @@ import (
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
+	"consort.dev/consort/test/guest"
 )
 
 // TestOtherPeoplesViewers opens one desktop with the viewers of others: by the
@@ -22,7 +23,7 @@ import (
 // the blueprint was changed, by RDP with xfreerdp. Each sees what we see, and
 // the change touches neither machine nor disk.
 func TestOtherPeoplesViewers(t *testing.T) {
-	needs(t, "remote-viewer", "xfreerdp", "Xvfb", "import")
+	guest.Needs(t, "remote-viewer", "xfreerdp", "Xvfb", "import")
 	h := newHere(t)
 	h.run("../examples/first-desktop")
 	ours := h.viewer(h.connect("ana-office", ""))
