@@ -73,13 +73,16 @@ func TestFirstDesktop(t *testing.T) {
 
 // white returns which share of the picture is white, 0 to 1.
 func white(p *image.RGBA) float64 {
+	r := p.Bounds()
 	n := 0
-	for i := 0; i < len(p.Pix); i += 4 {
-		if min(p.Pix[i], p.Pix[i+1], p.Pix[i+2]) > 250 {
-			n++
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			if c := p.RGBAAt(x, y); min(c.R, c.G, c.B) > 250 {
+				n++
+			}
 		}
 	}
-	return float64(n) / float64(len(p.Pix)/4)
+	return float64(n) / float64(max(1, r.Dx()*r.Dy()))
 }
 
 // throughThePortal does in Chromium what a person does.

@@ -238,12 +238,16 @@ func (h *here) viewer(s *estate.Session) *rfb.Client {
 	return c
 }
 
-// typeInto waits for the terminal, which comes after the desktop, clicks into it
-// and types, no faster than a quick typist: a guest's keyboard holds 64 events.
+// typeInto waits for the terminal, which comes after the desktop, clicks into its
+// lower right, which other windows leave free, and types, no faster than a quick
+// typist: a guest's keyboard holds 64 events.
 func typeInto(h *here, c *rfb.Client, text string) {
 	h.Helper()
-	untilPicture(h, c, "a terminal", bootLimit, func(p *image.RGBA) bool { return white(p) > 0.2 })
-	at := rfb.Pointer{X: 300, Y: 250}
+	at := rfb.Pointer{X: 760, Y: 440}
+	untilPicture(h, c, "a terminal", bootLimit, func(p *image.RGBA) bool {
+		there := image.Rect(-8, -8, 8, 8).Add(image.Pt(int(at.X), int(at.Y)))
+		return white(p.SubImage(there).(*image.RGBA)) > 0.5
+	})
 	press := at
 	press.Buttons = 1
 	if err := c.Send(at, press, at); err != nil {
