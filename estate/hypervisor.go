@@ -1,7 +1,6 @@
 package estate
 
 import (
-	"slices"
 	"time"
 )
 
@@ -38,7 +37,9 @@ type HypervisorStatus struct {
 	Because      string             `json:"because,omitempty" doc:"Why that accelerator."`
 	Capacity     Capacity           `json:"capacity,omitzero" doc:"What the host has."`
 	Free         Capacity           `json:"free,omitzero" doc:"What is left for new machines."`
+	GuestTypes   []string           `json:"guestTypes,omitempty" doc:"The types of guest it makes, the usual one first."`
 	Capabilities []CapabilityReport `json:"capabilities,omitempty"`
+	Found        []Found            `json:"found,omitempty" doc:"Machines on it that are not ours."`
 	Seen         time.Time          `json:"seen,omitzero" doc:"When the agent last joined."`
 }
 
@@ -61,12 +62,17 @@ const (
 	CanGuest       Capability = "guest-commands" // commands run in the guest through its agent
 	CanTransfer    Capability = "disk-transfer"  // disks are exported and imported
 	CanFilter      Capability = "packet-filter"  // a NIC is held to its own addresses
-	CanNetwork     Capability = "network"        // machines join a Network and can be reached on it
+	CanNetwork     Capability = "network"        // machines join a Network and can be reached on it; value: how, tap, bridge or name
 	CanOutliveUs   Capability = "outlive-agent"  // machines go on when the agent dies
-	CanSnapshot    Capability = "snapshot"
+	CanSnapshot    Capability = "snapshot"       // disks are given back what they held
+	CanSave        Capability = "save-state"     // memory is kept while the machine is off
+	CanResize      Capability = "resize"         // other CPUs and memory for the same machine
+	CanMoveLive    Capability = "live-move"      // running machines move; value: between which hosts
+	CanMeasure     Capability = "metrics"        // what a machine uses
+	CanConsole     Capability = "console"        // a serial console as a stream
+	CanWatch       Capability = "events"         // changes are told
+	CanSurvey      Capability = "survey"         // machines of others are seen, and adopted
 	CanInstant     Capability = "instant-clone"
-	CanMoveLive    Capability = "live-move"
-	CanMeasure     Capability = "metrics"
 	CanEncryptDisk Capability = "encrypted-disk"
 )
 
@@ -82,20 +88,60 @@ const (
 
 // CapabilityReport is one capability as a hypervisor declares it.
 type CapabilityReport struct {
-	Name     Capability `json:"name"`
-	Has      bool       `json:"has"`
-	Value    string     `json:"value,omitempty" doc:"A detail, as the display's protocol."`
-	Reason   string     `json:"reason,omitempty" doc:"Why it is absent, or weaker than elsewhere."`
-	Evidence Evidence   `json:"evidence,omitempty" enum:"verified,declared,simulated"`
+	Name      Capability `json:"name"`
+	GuestType string     `json:"guestType,omitempty" doc:"For which type of guest; every type when empty."`
+	Has       bool       `json:"has"`
+	Value     string     `json:"value,omitempty" doc:"A detail, as the display's protocol."`
+	Reason    string     `json:"reason,omitempty" doc:"Why it is absent, or weaker than elsewhere."`
+	Evidence  Evidence   `json:"evidence,omitempty" enum:"verified,declared,simulated"`
 }
 
-// Can returns the report of a capability; one never reported is absent.
-func (s *HypervisorStatus) Can(name Capability) CapabilityReport {
-	i := slices.IndexFunc(s.Capabilities, func(c CapabilityReport) bool { return c.Name == name })
-	if i < 0 {
-		return CapabilityReport{Name: name, Reason: "not reported"}
+// Capable returns the report of a capability for a type of guest: its own, or
+// that of every type. One never reported is absent.
+func Capable(reports []CapabilityReport, guestType string, name Capability) CapabilityReport {
+	found := CapabilityReport{Name: name, GuestType: guestType, Reason: "not reported"}
+	for _, c := range reports {
+		if c.Name == name && c.GuestType == guestType {
+			return c
+		}
+		if c.Name == name && c.GuestType == "" {
+			found = c
+		}
 	}
-	return s.Capabilities[i]
+	return found
+}
+
+// Can returns the report of a capability for the usual type of guest; one never
+// reported is absent.
+func (s *HypervisorStatus) Can(name Capability) CapabilityReport { return s.CanFor("", name) }
+
+// CanFor returns the report of a capability for a type of guest, the usual one
+// when empty.
+func (s *HypervisorStatus) CanFor(guestType string, name Capability) CapabilityReport {
+	if guestType == "" && len(s.GuestTypes) > 0 {
+		guestType = s.GuestTypes[0]
+	}
+	return Capable(s.Capabilities, guestType, name)
+}
+
+// Found is a machine on a hypervisor that is not ours: seen and shown, never
+// touched until it is adopted.
+type Found struct {
+	ID        MachineID   `json:"id" doc:"The vendor's UUID, which adoption keeps."`
+	Name      string      `json:"name"`
+	Power     Power       `json:"power"`
+	GuestType string      `json:"guestType,omitempty"`
+	CPUs      int         `json:"cpus,omitempty"`
+	Memory    Bytes       `json:"memory,omitempty"`
+	Disks     []FoundDisk `json:"disks,omitempty" doc:"In boot order."`
+	MACs      []string    `json:"macs,omitempty"`
+	Obstacle  string      `json:"obstacle,omitempty" doc:"Why it cannot be adopted."`
+}
+
+// FoundDisk is a disk of a machine that is not ours.
+type FoundDisk struct {
+	Name string `json:"name"`
+	Size Bytes  `json:"size,omitempty"`
 }
 
 // Check implements Resource.

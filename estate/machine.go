@@ -35,16 +35,28 @@ type MachineSpec struct {
 	Power      Power    `json:"power" enum:"off,on" doc:"The power state wanted."`
 	Hardware   Hardware `json:"hardware"`
 	Layers     []Layer  `json:"layers,omitempty" doc:"The application layers granted to it; the agent attaches these and no others."`
+	Moving     *Moving  `json:"moving,omitempty" doc:"Set while it moves to another hypervisor; only the mover changes it then."`
+	Adopted    bool     `json:"adopted,omitempty" doc:"It was there before us: it is never defined, and its disks are never deleted."`
+}
+
+// Moving is a machine on its way. While it is set, the agent of From keeps the
+// disks of a machine that was placed elsewhere, and that of To keeps one that
+// is not placed there yet.
+type Moving struct {
+	Operation string `json:"operation" doc:"The journal of the move."`
+	From      string `json:"from"`
+	To        string `json:"to"`
 }
 
 // Hardware is what a machine is made of. Changing it means another machine.
 type Hardware struct {
-	CPUs     int      `json:"cpus" minimum:"1" maximum:"256"`
-	Memory   Bytes    `json:"memory"`
-	Firmware Firmware `json:"firmware,omitempty" enum:"bios,uefi" doc:"bios when empty."`
-	Disks    []Disk   `json:"disks" doc:"In boot order."`
-	NICs     []NIC    `json:"nics,omitempty"`
-	Screen   Screen   `json:"screen,omitzero"`
+	CPUs      int      `json:"cpus" minimum:"1" maximum:"256"`
+	Memory    Bytes    `json:"memory"`
+	GuestType string   `json:"guestType,omitempty" doc:"One that its hypervisor makes, as pv or pvh; the usual one there when empty."`
+	Firmware  Firmware `json:"firmware,omitempty" enum:"bios,uefi" doc:"bios when empty."`
+	Disks     []Disk   `json:"disks" doc:"In boot order."`
+	NICs      []NIC    `json:"nics,omitempty"`
+	Screen    Screen   `json:"screen,omitzero"`
 }
 
 // Firmware is what starts the boot loader.

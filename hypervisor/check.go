@@ -81,8 +81,10 @@ func diskProblem(d driver.Disk) string {
 	switch {
 	case !diskRule.MatchString(d.Name) || len(d.Name) > maxSerial:
 		return fmt.Sprintf("%q does not name a disk: at most %d lower-case letters, digits and dashes", d.Name, maxSerial)
-	case (d.Base == nil) == (d.File == nil):
-		return fmt.Sprintf("disk %s needs exactly one of base and file", d.Name)
+	case d.Base != nil && d.File != nil:
+		return fmt.Sprintf("disk %s has both a base and a file", d.Name)
+	case d.Base == nil && d.File == nil && d.Size <= 0:
+		return fmt.Sprintf("disk %s is empty and has no size", d.Name)
 	case d.Size < 0 || d.Size%512 != 0:
 		return fmt.Sprintf("disk %s: a size of %d bytes is not a whole number of sectors", d.Name, d.Size)
 	case d.File != nil && d.Size != 0 && d.Size != d.File.Size:
@@ -91,6 +93,9 @@ func diskProblem(d driver.Disk) string {
 	c := d.Base
 	if c == nil {
 		c = d.File
+	}
+	if c == nil {
+		return ""
 	}
 	if !filepath.IsAbs(c.Path) || filepath.Clean(c.Path) != c.Path || strings.ContainsAny(c.Path, "\x00\n") {
 		return fmt.Sprintf("disk %s: %q is not a clean absolute path", d.Name, c.Path)
@@ -113,12 +118,22 @@ func nicProblem(n driver.NIC) string {
 		return fmt.Sprintf("%q is not a MAC address", n.MAC)
 	case mac[0]&1 != 0:
 		return fmt.Sprintf("MAC address %s is a multicast address", n.MAC)
-	case (n.Tap == "") == (n.Socket == ""):
-		return fmt.Sprintf("network card %s needs exactly one of tap and socket", n.MAC)
+	case ways(n) != 1:
+		return fmt.Sprintf("network card %s needs exactly one of tap, bridge, name and socket", n.MAC)
 	case n.Netns != "" && n.Tap == "":
 		return fmt.Sprintf("network card %s has a namespace and no tap", n.MAC)
-	case len(n.Tap) > 15:
-		return fmt.Sprintf("network card %s: %q is too long for the name of a device", n.MAC, n.Tap)
+	case len(n.Tap) > 15 || len(n.Bridge) > 15:
+		return fmt.Sprintf("network card %s: %q is too long for the name of a device", n.MAC, n.Tap+n.Bridge)
 	}
 	return ""
+}
+
+// ways counts by how many ways the card is joined to something.
+func ways(n driver.NIC) (set int) {
+	for _, way := range []string{n.Tap, n.Bridge, n.Name, n.Socket} {
+		if way != "" {
+			set++
+		}
+	}
+	return set
 }

@@ -6,7 +6,6 @@ package hypervisor
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"time"
 
@@ -62,8 +61,13 @@ func (h *Host) Describe(ctx context.Context) (driver.Description, error) {
 	return d, h.named(err, "describe it")
 }
 
-// Can returns what the host says of a capability.
+// Can returns what the host says of a capability for its usual type of guest.
 func (h *Host) Can(c estate.Capability) estate.CapabilityReport { return h.desc.Can(c) }
+
+// CanFor returns what the host says of a capability for a type of guest.
+func (h *Host) CanFor(guestType string, c estate.Capability) estate.CapabilityReport {
+	return h.desc.CanFor(guestType, c)
+}
 
 // List returns every machine the host holds, in order of ID.
 func (h *Host) List(ctx context.Context) ([]driver.Machine, error) {
@@ -135,105 +139,6 @@ func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
 			return false, err
 		})
 	return h.named(err, "delete machine %s", id)
-}
-
-// Display opens the screen of a running machine.
-func (h *Host) Display(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error) {
-	d, err := ability[driver.Displayer](h, estate.CanDisplay)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	conn, err := d.Display(ctx, id)
-	return conn, h.named(err, "open the display of machine %s", id)
-}
-
-// Attach adds the disk to a running machine.
-func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
-	p, err := ability[driver.Hotplugger](h, estate.CanHotplug)
-	if err != nil {
-		return err
-	}
-	text := diskProblem(disk)
-	if text == "" && disk.File == nil {
-		text = "only a file can be attached to a running machine"
-	}
-	if text != "" {
-		return h.named(fault.Invalid.Errorf("%s", text), "attach disk %s to machine %s", disk.Name, id)
-	}
-	err = h.act(ctx, actLimit, func(ctx context.Context) error { return p.Attach(ctx, id, disk) }, nil)
-	return h.named(err, "attach disk %s to machine %s", disk.Name, id)
-}
-
-// Detach takes the disk out once the guest has let go of it.
-func (h *Host) Detach(ctx context.Context, id estate.MachineID, name string) error {
-	p, err := ability[driver.Hotplugger](h, estate.CanHotplug)
-	if err != nil {
-		return err
-	}
-	err = h.act(ctx, actLimit, func(ctx context.Context) error { return p.Detach(ctx, id, name) }, nil)
-	return h.named(err, "detach disk %s from machine %s", name, id)
-}
-
-// Attached returns the names of the disks that Attach added, sorted.
-func (h *Host) Attached(ctx context.Context, id estate.MachineID) ([]string, error) {
-	p, err := ability[driver.Hotplugger](h, estate.CanHotplug)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	names, err := p.Attached(ctx, id)
-	return names, h.named(err, "list the disks attached to machine %s", id)
-}
-
-// Run runs a command in the guest as its administrator. It is never repeated:
-// fault.OutcomeUnknown means the command may have run.
-func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (driver.Output, error) {
-	g, err := ability[driver.Guest](h, estate.CanGuest)
-	if err != nil {
-		return driver.Output{}, err
-	}
-	if len(cmd.Args) == 0 || cmd.Args[0] == "" {
-		return driver.Output{}, fault.Invalid.Errorf("run in machine %s: no command given", id)
-	}
-	out, err := g.Run(ctx, id, cmd)
-	return out, h.named(err, "run %s in machine %s", cmd.Args[0], id)
-}
-
-// Export writes the named disk of a machine that is off to w as raw bytes. It
-// is not repeated, since w has had some of them.
-func (h *Host) Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error {
-	t, err := ability[driver.Transferer](h, estate.CanTransfer)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, transferLimit)
-	defer cancel()
-	return h.named(t.Export(ctx, id, disk, w), "export disk %s of machine %s", disk, id)
-}
-
-// Import replaces the content of the named disk of a machine that is off. It
-// is not repeated, since r has yielded some of its bytes.
-func (h *Host) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
-	t, err := ability[driver.Transferer](h, estate.CanTransfer)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, transferLimit)
-	defer cancel()
-	return h.named(t.Import(ctx, id, disk, r), "import disk %s of machine %s", disk, id)
-}
-
-// ability returns the driver as a T where it declares the capability.
-func ability[T any](h *Host, c estate.Capability) (T, error) {
-	t, ok := driver.As[T](h.drv)
-	if r := h.Can(c); !r.Has || !ok {
-		var none T
-		return none, fault.Unsupported.Errorf("hypervisor %s cannot do %s: %s", h.name, c, r.Reason)
-	}
-	return t, nil
 }
 
 // act has the driver do something that may be repeated. Busy drivers are asked

@@ -10,7 +10,6 @@ package driver
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -48,12 +47,13 @@ type Host interface {
 
 // Description is what a host says about itself.
 type Description struct {
-	Provider     string // the provider's name
-	Product      string // the vendor's name and version
-	Accelerator  string // what runs guest instructions
-	Because      string // why that accelerator, one sentence
+	Provider     string   // the provider's name
+	Product      string   // the vendor's name and version
+	Accelerator  string   // what runs guest instructions
+	Because      string   // why that accelerator, one sentence
+	GuestTypes   []string // the types of guest it can make, the usual one first; empty where there is one only
 	Capacity     estate.Capacity
-	Capabilities []estate.CapabilityReport
+	Capabilities []estate.CapabilityReport // each once, or once for each type of guest
 }
 
 // Machine is a machine as its host has it.
@@ -68,22 +68,24 @@ type Machine struct {
 // Definition is the machine to make. It is a value: two equal definitions make
 // equal machines.
 type Definition struct {
-	ID       estate.MachineID
-	Name     string // for people
-	CPUs     int
-	Memory   estate.Bytes
-	Firmware estate.Firmware // BIOS when empty
-	Screen   estate.Screen
-	Disks    []Disk // in boot order
-	NICs     []NIC
+	ID        estate.MachineID
+	Name      string // for people
+	GuestType string // one of the host's; its usual one when empty
+	CPUs      int
+	Memory    estate.Bytes
+	Firmware  estate.Firmware // BIOS when empty
+	Screen    estate.Screen
+	Disks     []Disk // in boot order
+	NICs      []NIC
 }
 
-// Disk is a disk to attach. It has exactly one of Base and File.
+// Disk is a disk to attach. It has at most one of Base and File; with neither
+// it is private and begins empty.
 type Disk struct {
 	Name     string       // unique in the machine; the serial number the guest sees; at most 20 bytes
 	Base     *Content     // the disk begins as a private copy of this, which never changes
 	File     *Content     // the disk is this file, read and written in place, and never deleted by us
-	Size     estate.Bytes // of a private copy: at least this; the base's own size when 0
+	Size     estate.Bytes // of a private copy: at least this, the base's own size when 0; of an empty disk: this
 	ReadOnly bool
 }
 
@@ -95,88 +97,13 @@ type Content struct {
 	Size   estate.Bytes // as a guest sees it
 }
 
-// NIC is a network card joined to what the agent prepared: a tap device in a
-// network namespace, or the socket of a user-mode network. One of the two is set.
+// NIC is a network card joined to what the agent prepared, in the form that the
+// value of estate.CanNetwork names. One of Tap, Bridge, Name and Socket is set.
 type NIC struct {
 	MAC    string
 	Netns  string // path of the namespace that holds Tap
-	Tap    string // name of the tap device
+	Tap    string // "tap": name of the tap device
+	Bridge string // "bridge": name of a bridge in the host's own namespace
+	Name   string // "name": the vendor's own name of a network
 	Socket string // unix socket that speaks QEMU's stream framing
-}
-
-// Displayer is implemented by hosts that declare estate.CanDisplay.
-type Displayer interface {
-	// Display opens the screen of a running machine as a stream of the protocol
-	// that the capability's value names. Each call is a connection of its own.
-	// A machine that is off is fault.Conflict; an unknown ID is fault.NotFound.
-	Display(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error)
-}
-
-// Hotplugger is implemented by hosts that declare estate.CanHotplug.
-type Hotplugger interface {
-	// Attach adds the disk, which is a File, to a running machine until it is
-	// detached or the machine powered off. The same disk attached already is
-	// success; another under its name is fault.Exists. A machine that is off is
-	// fault.Conflict. No free slot is fault.NoCapacity.
-	Attach(ctx context.Context, id estate.MachineID, disk Disk) error
-
-	// Detach takes the disk out and returns once the guest has let go of it. An
-	// absent disk is success.
-	Detach(ctx context.Context, id estate.MachineID, name string) error
-
-	// Attached returns the names of the disks that Attach added, sorted.
-	Attached(ctx context.Context, id estate.MachineID) ([]string, error)
-}
-
-// Guest is implemented by hosts that declare estate.CanGuest.
-type Guest interface {
-	// Run runs a command in the guest as its administrator and waits for it.
-	// A guest whose agent does not answer, as that of a machine that is off, is
-	// fault.Unavailable. A command that exits unequal to zero is no error. An
-	// unknown ID is fault.NotFound. Alone among all methods it acts every time
-	// it is called; fault.OutcomeUnknown says that the command may have run.
-	Run(ctx context.Context, id estate.MachineID, cmd Command) (Output, error)
-}
-
-// Command is a command for the guest. Secrets travel on its input, never among
-// its arguments.
-type Command struct {
-	Args  []string // program and arguments; no shell
-	Stdin []byte
-}
-
-// Output is what a command in the guest left behind, each stream at most 1 MiB.
-type Output struct {
-	Exit   int
-	Stdout []byte
-	Stderr []byte
-}
-
-// Transferer is implemented by hosts that declare estate.CanTransfer.
-type Transferer interface {
-	// Export writes the named disk of a machine that is off, as raw bytes from
-	// the first to the last. A running machine is fault.Conflict.
-	Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error
-
-	// Import replaces the content of the named disk of a machine that is off by
-	// what r yields, which must be exactly the disk's size: anything else is
-	// fault.Invalid. A broken import leaves the old content. A running machine is
-	// fault.Conflict, an unknown disk fault.NotFound, here as with Export.
-	Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error
-}
-
-// As returns h, or the nearest driver inside h, as a T. Wrappers that do not
-// implement an ability themselves offer the inner driver through Unwrap.
-func As[T any](h Host) (t T, ok bool) {
-	for h != nil {
-		if t, ok = h.(T); ok {
-			return t, true
-		}
-		w, wraps := h.(interface{ Unwrap() Host })
-		if !wraps {
-			break
-		}
-		h = w.Unwrap()
-	}
-	return t, false
 }

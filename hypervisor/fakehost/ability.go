@@ -241,3 +241,8 @@ func (l lacking) Describe(ctx context.Context) (driver.Description, error) {
 	}
 	return d, err
 }
+
+// Shelve implements driver.Transferer.
+func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
+	return fault.Unsupported.Errorf("shelve machine %s: not built yet", id)
+}

@@ -33,21 +33,7 @@ func New(h driver.Host, opt Options) driver.Host {
 		inner: h,
 		opt:   opt,
 		rand:  rand.New(rand.NewPCG(opt.Seed, 0)),
-	}, func(c estate.Capability) bool { return has(h, c) })
-}
-
-func has(h driver.Host, c estate.Capability) (ok bool) {
-	switch c {
-	case estate.CanDisplay:
-		_, ok = driver.As[driver.Displayer](h)
-	case estate.CanHotplug:
-		_, ok = driver.As[driver.Hotplugger](h)
-	case estate.CanGuest:
-		_, ok = driver.As[driver.Guest](h)
-	case estate.CanTransfer:
-		_, ok = driver.As[driver.Transferer](h)
-	}
-	return ok
+	}, func(c estate.Capability) bool { return driver.Implements(h, c) })
 }
 
 // host implements every ability; New shows those that inner has.
@@ -172,4 +158,9 @@ func (h *host) Export(ctx context.Context, id estate.MachineID, disk string, w i
 // Import implements driver.Transferer.
 func (h *host) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
 	return ability(ctx, h, func(t driver.Transferer) error { return t.Import(ctx, id, disk, r) })
+}
+
+// Shelve implements driver.Transferer.
+func (h *host) Shelve(ctx context.Context, id estate.MachineID) error {
+	return ability(ctx, h, func(t driver.Transferer) error { return t.Shelve(ctx, id) })
 }

@@ -280,3 +280,8 @@ func (c cut) Read(b []byte) (int, error) {
 	}
 	return c.r.Read(b)
 }
+
+// Shelve implements driver.Transferer.
+func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
+	return fault.Unsupported.Errorf("shelve machine %s: not built yet", id)
+}
