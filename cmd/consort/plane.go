@@ -148,7 +148,7 @@ func (p *plane) startAgent(ctx context.Context, o upOptions, start func(string, 
 	if err != nil {
 		return err
 	}
-	host, err := openHypervisor(ctx, o.provider, o.hypervisor, o.state, o.run)
+	host, err := openHypervisor(ctx, o.provider, o.hypervisor, site{dir: o.state, run: o.run})
 	if err != nil {
 		return err
 	}

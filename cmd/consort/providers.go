@@ -28,16 +28,23 @@ import (
 
 // The providers this build has: the only place that names them.
 
-// hypervisors opens each kind of hypervisor with its state under dir and its
-// sockets under run.
-var hypervisors = map[string]func(ctx context.Context, dir, run string) (hvdriver.Host, error){
-	"qemu": func(ctx context.Context, dir, run string) (hvdriver.Host, error) {
+// site is where a hypervisor is and where what we keep of it goes.
+type site struct {
+	dir         string // its state
+	run         string // its sockets; the path is short
+	endpoint    string // where its API is reached; empty for that of this host
+	credentials string // file with a user and a password, a line each; empty when none are needed
+}
+
+// hypervisors opens each kind of hypervisor.
+var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, error){
+	"qemu": func(ctx context.Context, at site) (hvdriver.Host, error) {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
 		return qemu.Open(ctx, qemu.Config{
-			Dir: filepath.Join(dir, "machines"), RunDir: filepath.Join(run, "m"),
+			Dir: filepath.Join(at.dir, "machines"), RunDir: filepath.Join(at.run, "m"),
 			Probe: []string{self, probeCommand},
 			// Tests and rehearsals put a wrapper here that counts starts.
 			Program: os.Getenv("CONSORT_QEMU"),
@@ -73,12 +80,12 @@ func applications(dir string) []appdriver.Provider {
 }
 
 // openHypervisor opens the provider under the operator's name for it.
-func openHypervisor(ctx context.Context, provider, name, dir, run string) (*hypervisor.Host, error) {
+func openHypervisor(ctx context.Context, provider, name string, at site) (*hypervisor.Host, error) {
 	open, ok := hypervisors[provider]
 	if !ok {
 		return nil, fault.Invalid.Errorf("there is no hypervisor provider %q; this build has: %s", provider, strings.Join(sortedKeys(hypervisors), ", "))
 	}
-	drv, err := open(ctx, dir, run)
+	drv, err := open(ctx, at)
 	if err != nil {
 		return nil, err
 	}
