@@ -75,6 +75,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { a.stayJoined(ctx) })
 	wg.Go(func() { a.content.run(ctx) })
+	wg.Go(func() { a.heed(ctx) })
 	wg.Go(func() {
 		select {
 		case <-a.joined:

@@ -122,8 +122,12 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 	if err != nil {
 		return s, err
 	}
+	found, err := a.survey(ctx)
+	if err != nil {
+		return s, err
+	}
 	return estate.HypervisorStatus{
-		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because,
+		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, GuestTypes: desc.GuestTypes, Found: found,
 		Capacity: desc.Capacity, Free: free(desc.Capacity, held), Capabilities: a.capabilities(desc.Capabilities),
 	}, nil
 }

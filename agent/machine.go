@@ -51,6 +51,11 @@ func (k *keeper) see(m *estate.Machine, deleted bool) {
 		k.want, k.deleted = m, deleted
 	}
 	k.mu.Unlock()
+	k.look()
+}
+
+// look has the machine looked at soon.
+func (k *keeper) look() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -145,7 +150,7 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 // destroy removes everything of the machine from this host; it ends with errGone.
 func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 	a := k.agent
-	if err := a.Host.Delete(ctx, k.id); err != nil {
+	if err := k.remove(ctx, m); err != nil {
 		return err
 	}
 	a.machinesChanged()
@@ -166,9 +171,23 @@ func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 	return errGone
 }
 
+// remove takes the machine off the host. An adopted one goes on as it was.
+func (k *keeper) remove(ctx context.Context, m *estate.Machine) error {
+	if m.Spec.Adopted {
+		return k.agent.Host.Release(ctx, k.id)
+	}
+	return k.agent.Host.Delete(ctx, k.id)
+}
+
 // define makes the machine unless it is there.
 func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine, error) {
 	a := k.agent
+	if m.Spec.Adopted {
+		if err := a.Host.Adopt(ctx, k.id); err != nil {
+			return driver.Machine{}, err
+		}
+		return a.Host.Get(ctx, k.id)
+	}
 	have, err := a.Host.Get(ctx, k.id)
 	switch {
 	case err != nil && !errors.Is(err, fault.NotFound):
@@ -311,10 +330,11 @@ func (k *keeper) observe(ctx context.Context, m *estate.Machine, have driver.Mac
 	return k.tell(ctx, m, func(s *estate.MachineStatus) {
 		s.Power, s.Starts, s.Started, s.Waiting = have.Power, have.Starts, have.Started, ""
 		s.Display = ""
-		if can := k.agent.Host.Can(estate.CanDisplay); can.Has && have.Power == estate.On {
+		if can := k.agent.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanDisplay); can.Has && have.Power == estate.On {
 			s.Display = can.Value
 		}
 		s.Guest, s.Layers = k.guest, k.layers
+		k.tellDrift(s, drift(m, have))
 		if have.Power == estate.PowerUnknown {
 			s.Waiting = "the host cannot tell whether the machine runs; nothing is done until it can"
 		}
@@ -360,5 +380,6 @@ func equalStatus(a, b estate.MachineStatus) bool {
 	return a.Power == b.Power && a.Epoch == b.Epoch && a.Hypervisor == b.Hypervisor && a.Starts == b.Starts &&
 		a.Started.Equal(b.Started) && a.Display == b.Display && a.Waiting == b.Waiting && a.Observed == b.Observed &&
 		a.Guest.Agent == b.Guest.Agent && a.Guest.Desktop == b.Guest.Desktop && a.Guest.Hostname == b.Guest.Hostname &&
-		slices.Equal(a.Guest.Addresses, b.Guest.Addresses) && slices.Equal(a.Layers, b.Layers)
+		slices.Equal(a.Guest.Addresses, b.Guest.Addresses) && slices.Equal(a.Layers, b.Layers) &&
+		a.Get(drifted).Text == b.Get(drifted).Text
 }

@@ -44,6 +44,13 @@ func (c *Client) StartApplication(ctx context.Context, project, desktop, applica
 	return err
 }
 
+// Adopt makes a machine that was found on the hypervisor one of ours, without
+// touching it. One that is not in the hypervisor's status is fault.NotFound,
+// one that cannot be adopted fault.Unsupported.
+func (c *Client) Adopt(ctx context.Context, hypervisor string, req AdoptRequest) (*estate.Machine, error) {
+	return answer[estate.Machine](ctx, c, hypervisorPath(hypervisor, "adopt"), req)
+}
+
 // Offers returns what the plane's providers can do.
 func (c *Client) Offers(ctx context.Context) (*Offers, error) {
 	out := new(Offers)

@@ -90,6 +90,14 @@ type Ticket struct {
 	User    string    `json:"user,omitempty" doc:"The guest's account that Secret is the password of, where the guest asks for it."`
 }
 
+// AdoptRequest asks for a machine that was found on a hypervisor to become ours.
+type AdoptRequest struct {
+	ID      estate.MachineID `json:"id" doc:"The vendor's UUID, as in the hypervisor's status."`
+	Project string           `json:"project"`
+	Name    string           `json:"name" doc:"What it is called here."`
+	DryRun  bool             `json:"dryRun,omitempty"`
+}
+
 // StartRequest asks for an application to be started on a desktop.
 type StartRequest struct {
 	Application string `json:"application"`

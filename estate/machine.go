@@ -131,7 +131,7 @@ func (m *Machine) Check() []Problem {
 	s := &m.Spec
 	c.name("spec.hypervisor", s.Hypervisor, false)
 	oneOf(&c, "spec.power", s.Power, true, Off, On)
-	s.Hardware.check(&c, "spec.hardware")
+	s.Hardware.check(&c, "spec.hardware", s.Adopted)
 	for i, l := range s.Layers {
 		p := fmt.Sprintf("spec.layers[%d]", i)
 		c.name(p+".application", l.Application, true)
@@ -143,7 +143,9 @@ func (m *Machine) Check() []Problem {
 	return c
 }
 
-func (h *Hardware) check(c *checks, path string) {
+// check adds what is wrong with the hardware. The disks of an adopted machine
+// are whatever its hypervisor had.
+func (h *Hardware) check(c *checks, path string, adopted bool) {
 	if h.CPUs < 1 || h.CPUs > 256 {
 		c.add(path+".cpus", "%d is not between 1 and 256", h.CPUs)
 	}
@@ -166,6 +168,7 @@ func (h *Hardware) check(c *checks, path string) {
 		}
 		seen[d.Name] = true
 		switch {
+		case adopted && d.Image == "" && d.Volume == "":
 		case (d.Image == "") == (d.Volume == ""):
 			c.add(p, "a disk is a copy of an image or a volume: set exactly one")
 		case d.Image != "" && d.Image.Problem() != "":

@@ -89,7 +89,10 @@ func (c *cli) particulars(r estate.Resource) error {
 	case *estate.Session:
 		c.phases(r.Status.Phases)
 	case *estate.Hypervisor:
-		return c.capabilities(&r.Status)
+		if err := c.capabilities(&r.Status); err != nil {
+			return err
+		}
+		return c.found(&r.Status)
 	case *estate.Application:
 		var rows [][]string
 		for _, l := range r.Status.Layers {
@@ -151,18 +154,6 @@ func (c *cli) phases(all []estate.Phase) {
 		}
 		fmt.Fprintf(c.out, "  %-14s %s\n", p.Name, strings.TrimSpace(took+"  "+p.Text))
 	}
-}
-
-func (c *cli) capabilities(s *estate.HypervisorStatus) error {
-	if len(s.Capabilities) == 0 {
-		return nil
-	}
-	fmt.Fprintln(c.out, "\nWhat it can do")
-	rows := [][]string{{"CAPABILITY", "HAS", "EVIDENCE", "DETAIL"}}
-	for _, r := range s.Capabilities {
-		rows = append(rows, []string{string(r.Name), orElse(yes(r.Has), "no"), string(r.Evidence), orElse(r.Value, r.Reason)})
-	}
-	return c.rows(rows)
 }
 
 func (c *cli) rows(rows [][]string) error {

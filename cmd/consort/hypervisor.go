@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -74,4 +75,35 @@ func (c *cli) providers(ctx context.Context) error {
 		rows = append(rows, []string{"application", o.Name, o.Version, strings.Join(needs, ", ")})
 	}
 	return writeRows(c.out, rows)
+}
+
+// capabilities shows what a hypervisor can do, each type of guest on its own
+// where they differ.
+func (c *cli) capabilities(s *estate.HypervisorStatus) error {
+	if len(s.Capabilities) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.out, "\nWhat it can do")
+	rows := [][]string{{"CAPABILITY", "GUESTS", "HAS", "EVIDENCE", "DETAIL"}}
+	for _, r := range s.Capabilities {
+		detail := orElse(r.Value, r.Reason)
+		if r.Value != "" && r.Reason != "" {
+			detail = r.Value + ": " + r.Reason
+		}
+		rows = append(rows, []string{string(r.Name), orElse(r.GuestType, "all"), orElse(yes(r.Has), "no"), string(r.Evidence), detail})
+	}
+	return c.rows(rows)
+}
+
+// found shows the machines on a hypervisor that are not ours.
+func (c *cli) found(s *estate.HypervisorStatus) error {
+	if len(s.Found) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.out, "\nMachines on it that are not ours (consort adopt)")
+	rows := [][]string{{"NAME", "UUID", "POWER", "CPUS", "MEMORY", "DISKS", "CANNOT BE ADOPTED BECAUSE"}}
+	for _, f := range s.Found {
+		rows = append(rows, []string{f.Name, string(f.ID), string(f.Power), number(f.CPUs), amount(f.Memory), number(len(f.Disks)), f.Obstacle})
+	}
+	return c.rows(rows)
 }

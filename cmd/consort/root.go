@@ -80,7 +80,7 @@ func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand(), prob
 func (c *cli) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newApply(c), newDiff(c), newGet(c), newDescribe(c), newWatch(c), newDelete(c),
-		newConnect(c), newStart(c), newImage(c), newHypervisor(c), newSchema(c), newSignIn(c), newVersion(c),
+		newConnect(c), newStart(c), newImage(c), newHypervisor(c), newAdopt(c), newRelease(c), newSchema(c), newSignIn(c), newVersion(c),
 	}
 }
 

@@ -194,6 +194,7 @@ func (d describer) act(op *huma.Operation, r route) {
 		status  int
 	}
 	session, _ := estate.KindNamed("Session")
+	machine, _ := estate.KindNamed("Machine")
 	w := map[string]words{
 		"watch":            {"Watch several kinds over one connection: one line each.", nil, ref("AnyLine"), 200},
 		"apply":            {"Make a set of objects as given: all of it or nothing.", ref("ApplyRequest"), d.of(api.ApplyResult{}), 200},
@@ -203,6 +204,7 @@ func (d describer) act(op *huma.Operation, r route) {
 		"offers":           {"Read what the providers of this plane can do.", nil, d.of(api.Offers{}), 200},
 		"me":               {"Read who the plane takes you for.", nil, d.of(api.Me{}), 200},
 		"join":             {"An agent says that it is there.", nil, d.of(api.JoinReply{}), 200},
+		"adopt":            {"Make a machine that was found on a hypervisor one of ours.", d.of(api.AdoptRequest{}), d.object(machine), 201},
 		"alive":            {"An agent renews its lease.", d.of(api.AliveRequest{}), d.of(api.Empty{}), 200},
 		"calls":            {"An agent listens for calls: one line each; empty ones are signs of life.", nil, d.of(api.Call{}), 200},
 		"refuseCall":       {"An agent says why it opens no tunnel for a call.", d.of(api.Problem{}), d.of(api.Empty{}), 200},

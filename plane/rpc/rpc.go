@@ -178,6 +178,7 @@ func (s *Server) routes() []route {
 		route{id: "offers", method: "GET", path: api.OffersPath, serve: (*call).offers},
 		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
 		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
+		route{id: "adopt", method: "POST", path: "/v1/hypervisors/{name}/adopt", kind: hypervisor, serve: (*call).adopt},
 		route{id: "alive", method: "POST", path: "/v1/hypervisors/{name}/alive", kind: hypervisor, serve: (*call).alive},
 		route{id: "calls", method: "GET", path: "/v1/hypervisors/{name}/calls", kind: hypervisor, serve: (*call).calls, endless: true},
 		route{id: "answerCall", method: "POST", path: "/v1/calls/{id}", serve: (*call).answer, endless: true},

@@ -20,6 +20,7 @@ type Edit struct {
 	object  estate.Resource
 	ref     estate.Ref
 	version int64
+	uid     string // of a new object; minted when empty
 	raw     Txn
 }
 
@@ -34,6 +35,14 @@ const (
 
 // Create stores a new object: see Store.Create.
 func Create(r estate.Resource) Edit { return Edit{verb: create, object: r, ref: r.Header().Ref()} }
+
+// CreateAs stores a new object whose uid was minted elsewhere, as that of a
+// machine its hypervisor had before us.
+func CreateAs(r estate.Resource, uid string) Edit {
+	e := Create(r)
+	e.uid = uid
+	return e
+}
 
 // Put stores a new version of an object: see Store.Update.
 func Put(r estate.Resource) Edit { return Edit{verb: put, object: r, ref: r.Header().Ref()} }
@@ -188,7 +197,10 @@ func (s *Store) prepareCreate(ctx context.Context, key string, e Edit, now estat
 	h := *e.object.Header()
 	h.APIVersion = estate.APIVersion
 	m := &h.Metadata
-	m.UID, m.Created, m.Generation, m.Version = s.opts.NewUID(), s.opts.Now().UTC(), 1, 0
+	m.UID, m.Created, m.Generation, m.Version = e.uid, s.opts.Now().UTC(), 1, 0
+	if m.UID == "" {
+		m.UID = s.opts.NewUID()
+	}
 	m.Deleting = time.Time{}
 	value, err := encode(e.object, h)
 	if err != nil {
