@@ -34,16 +34,16 @@ type launch struct {
 	run   string // folder of its sockets
 	accel string
 	cpu   string
-	disks []diskFiles
+	disks [][]diskFile // each topmost first
 	nics  []int
 	code  int // firmware code and variables under UEFI
 	vars  int
 }
 
-// diskFiles are the descriptors of one disk; base is 0 where there is none.
-type diskFiles struct {
-	copied
-	file, base int
+// diskFile is the descriptor of one file of a disk.
+type diskFile struct {
+	fd     int
+	format estate.DiskFormat
 }
 
 // argv returns the arguments after the program's name.
@@ -100,16 +100,28 @@ func (l launch) argv() []string {
 // disk returns the words for one disk: its files, its formats as recorded, and
 // the device a guest sees.
 func (l launch) disk(i int, d driver.Disk) []string {
-	f, name := l.disks[i], "disk-"+d.Name
-	words := slices.Concat(fdset(f.file), blockdev(fileNode(name+"-file", f.file, d.ReadOnly)))
-	node := formatNode(name, f.Format, d.ReadOnly)
-	if f.OnBase {
-		words = slices.Concat(words, fdset(f.base), blockdev(fileNode(name+"-base-file", f.base, true)),
-			blockdev(formatNode(name+"-base", d.Base.Format, true)))
-		node["backing"] = name + "-base"
-	}
+	name := "disk-" + d.Name
 	device := fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s,serial=%s,bootindex=%d", name, name, d.Name, i+1)
-	return slices.Concat(words, blockdev(node), []string{"-device", device})
+	return append(nodes(name, l.disks[i], d.ReadOnly), "-device", device)
+}
+
+// nodes returns the words for the files of a disk, the lowest first, since a
+// node stands on one that is there. Only the topmost is ever written to.
+func nodes(name string, files []diskFile, readOnly bool) (words []string) {
+	under := ""
+	for i := len(files) - 1; i >= 0; i-- {
+		f, own, fixed := files[i], name, readOnly
+		if i > 0 {
+			own, fixed = fmt.Sprintf("%s.%d", name, i), true
+		}
+		n := formatNode(own, f.format, fixed)
+		if under != "" {
+			n["backing"] = under
+		}
+		words = slices.Concat(words, fdset(f.fd), blockdev(fileNode(fileName(own), f.fd, fixed)), blockdev(n))
+		under = own
+	}
+	return words
 }
 
 func (l launch) nic(i int, n driver.NIC) []string {
@@ -141,6 +153,10 @@ func screen(s estate.Screen) string {
 // node is the JSON of a block node.
 type node map[string]any
 
+// fileName returns the name of the node for the file under a format's node. No
+// disk's name has a dot in it, and QEMU takes 31 bytes.
+func fileName(name string) string { return name + ".f" }
+
 // fileNode is a file that came to the process as a descriptor.
 func fileNode(name string, fd int, readOnly bool) node {
 	return node{"driver": "file", "node-name": name, "filename": fmt.Sprintf("/dev/fdset/%d", fd),
@@ -150,7 +166,7 @@ func fileNode(name string, fd int, readOnly bool) node {
 // formatNode reads the file node of the same name as the format of our record
 // says. It never has a backing file that its header names.
 func formatNode(name string, format estate.DiskFormat, readOnly bool) node {
-	n := node{"driver": string(format), "node-name": name, "file": name + "-file", "read-only": readOnly, "discard": "unmap"}
+	n := node{"driver": string(format), "node-name": name, "file": fileName(name), "read-only": readOnly, "discard": "unmap"}
 	if format == estate.QCOW2 {
 		n["backing"] = nil
 	}

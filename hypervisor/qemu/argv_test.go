@@ -24,14 +24,15 @@ func TestArgv(t *testing.T) {
 		Disks: []driver.Disk{{Name: "root", Base: &vmdk}, {Name: "home", File: &home}, {Name: "l-1", File: &home, ReadOnly: true}},
 		NICs: []driver.NIC{{MAC: "02:00:00:00:00:01", Netns: "/run/netns/a", Tap: "tap0"},
 			{MAC: "02:00:00:00:00:02", Socket: "/run/net"}}}
-	overlay := copied{File: "root.qcow2", Format: estate.QCOW2, OnBase: true}
+	raw := func(fd int) []diskFile { return []diskFile{{fd, estate.Raw}} }
 	for name, l := range map[string]launch{
 		"small": {def: small, run: "/run/m", accel: "tcg,thread=multi,tb-size=256", cpu: "max,-smap",
-			disks: []diskFiles{{overlay, 3, 4}}},
+			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.QCOW2}}}},
 		"large": {def: large, run: "/run/m", accel: "kvm", cpu: "host", code: 7, vars: 8, nics: []int{9, 10},
-			disks: []diskFiles{{overlay, 3, 4}, {copied{Format: estate.Raw}, 5, 0}, {copied{Format: estate.Raw}, 6, 0}}},
-		"imported": {def: small, run: "/run/m", accel: "kvm", cpu: "host",
-			disks: []diskFiles{{copied{File: "root.raw", Format: estate.Raw}, 3, 0}}},
+			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.VMDK}}, raw(5), raw(6)}},
+		"imported": {def: small, run: "/run/m", accel: "kvm", cpu: "host", disks: [][]diskFile{raw(3)}},
+		"snapshots": {def: small, run: "/run/m", accel: "kvm", cpu: "host",
+			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.QCOW2}, {5, estate.Raw}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := strings.ReplaceAll(strings.Join(l.argv(), "\n"), "\n-", "\n\n-") + "\n"

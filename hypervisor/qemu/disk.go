@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,16 +20,25 @@ import (
 	"consort.dev/consort/internal/atomicfile"
 )
 
-// overlay makes a private disk that holds what differs from its base. The base
-// is not opened: its format and size are those of our record.
-func (h *Host) overlay(ctx context.Context, dir string, d driver.Disk) (copied, error) {
-	c := copied{File: d.Name + ".qcow2", Format: estate.QCOW2, OnBase: true}
-	err := h.image(ctx, "create", "-q", "-u", "-f", "qcow2", "-F", string(d.Base.Format), "-b", d.Base.Path,
-		filepath.Join(dir, c.File), strconv.FormatInt(diskSize(d), 10))
-	if err != nil {
-		return copied{}, err
+// private makes a private disk: empty, or holding what differs from its base.
+// The base is not opened: its format and size are those of our record.
+func (h *Host) private(ctx context.Context, dir string, d driver.Disk) (copied, error) {
+	c := copied{File: d.Name + ".qcow2", Format: estate.QCOW2, OnBase: d.Base != nil}
+	var under *layer
+	if d.Base != nil {
+		under = &layer{d.Base.Path, d.Base.Format}
 	}
-	return c, nil
+	return c, h.overlay(ctx, filepath.Join(dir, c.File), under, diskSize(d))
+}
+
+// overlay makes the file at path, which holds what differs from the layer under
+// it, or from nothing.
+func (h *Host) overlay(ctx context.Context, path string, under *layer, size int64) error {
+	args := []string{"create", "-q", "-f", "qcow2"}
+	if under != nil {
+		args = append(args, "-u", "-F", string(under.Format), "-b", under.File)
+	}
+	return h.image(ctx, append(args, path, strconv.FormatInt(size, 10))...)
 }
 
 // image runs the image tool.
@@ -54,7 +64,10 @@ func diskSize(d driver.Disk) int64 {
 	if d.File != nil {
 		return int64(d.File.Size)
 	}
-	return int64(max(d.Size, d.Base.Size))
+	if d.Base != nil {
+		return int64(max(d.Size, d.Base.Size))
+	}
+	return int64(d.Size)
 }
 
 // resting returns a disk of a machine that is off. Callers hold the turn.
@@ -64,11 +77,7 @@ func (m *machine) resting(name string) (driver.Disk, error) {
 	if i < 0 {
 		return driver.Disk{}, fault.NotFound.Errorf("machine %s has no disk %s", m.id, name)
 	}
-	lives, err := alive(m.dir)
-	if err == nil && lives {
-		err = fault.Conflict.Errorf("machine %s runs; stop it first", m.id)
-	}
-	return r.Def.Disks[i], err
+	return r.Def.Disks[i], m.mustBeOff()
 }
 
 // Export implements driver.Transferer. A disk that is not raw is laid out in a
@@ -83,18 +92,14 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 	if err != nil {
 		return err
 	}
-	c := m.record().Copies[name]
-	path := filepath.Join(m.dir, c.File)
-	if d.File != nil {
-		path, c.Format = d.File.Path, d.File.Format
-	}
-	if c.Format != estate.Raw {
-		tmp := filepath.Join(m.dir, atomicfile.Prefix+"export")
-		defer os.Remove(tmp)
-		if err := h.flatten(ctx, tmp, path, c, d.Base); err != nil {
+	stack := m.stack(d)
+	path := stack[0].File
+	if len(stack) > 1 || stack[0].Format != estate.Raw {
+		path = filepath.Join(m.dir, atomicfile.Prefix+"export")
+		defer os.Remove(path)
+		if err := h.flatten(ctx, path, stack); err != nil {
 			return err
 		}
-		path = tmp
 	}
 	f, err := openDisk(path, true)
 	if err != nil {
@@ -110,33 +115,49 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 	return err
 }
 
-// flatten writes the disk at path, read together with its base, to a raw file.
-func (h *Host) flatten(ctx context.Context, to, path string, c copied, base *driver.Content) error {
-	if c.Format == estate.QCOW2 {
-		if err := inert(path); err != nil {
-			return err
-		}
+// stack returns the files a disk consists of, topmost first, by their paths.
+func (m *machine) stack(d driver.Disk) []layer {
+	if d.File != nil {
+		return []layer{{d.File.Path, d.File.Format}}
 	}
-	node := imageNode(path, c.Format)
+	c := m.record().Copies[d.Name]
+	var all []layer
+	for _, l := range c.layers() {
+		all = append(all, layer{filepath.Join(m.dir, l.File), l.Format})
+	}
 	if c.OnBase {
-		if base.Format == estate.QCOW2 {
-			if err := inert(base.Path); err != nil {
-				return err
-			}
-		}
-		node["backing"] = imageNode(base.Path, base.Format)
+		all = append(all, layer{d.Base.Path, d.Base.Format})
 	}
-	return h.image(ctx, "convert", "-q", "-O", "raw", "json:"+marshal(node), to)
+	return all
 }
 
-// imageNode says how a file is to be read. Nothing is taken from the file's own
-// header that names another file.
-func imageNode(path string, format estate.DiskFormat) node {
-	n := node{"driver": string(format), "file": node{"driver": "file", "filename": path}}
-	if format == estate.QCOW2 {
-		n["backing"] = nil
+// flatten writes the disk that the stack makes to a raw file.
+func (h *Host) flatten(ctx context.Context, to string, stack []layer) error {
+	n, err := imageNode(stack)
+	if err != nil {
+		return err
 	}
-	return n
+	return h.image(ctx, "convert", "-q", "-O", "raw", "json:"+marshal(n), to)
+}
+
+// imageNode says how the files of a stack are to be read. Nothing is taken from
+// a file's own header that names another file.
+func imageNode(stack []layer) (n node, err error) {
+	for i := len(stack) - 1; i >= 0; i-- {
+		l, under := stack[i], n
+		n = node{"driver": string(l.Format), "file": node{"driver": "file", "filename": l.File}}
+		if l.Format != estate.QCOW2 {
+			continue
+		}
+		if err := inert(l.File); err != nil {
+			return nil, err
+		}
+		n["backing"] = nil
+		if under != nil {
+			n["backing"] = under
+		}
+	}
+	return n, nil
 }
 
 // inert refuses a qcow2 file that keeps its data in another file, whose name it
@@ -180,27 +201,19 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r i
 		return h.importFile(ctx, m, d, reader(ctx, r))
 	}
 	rec := m.record()
-	old := rec.Copies[name]
-	next := copied{File: name + ".raw", Format: estate.Raw}
-	if old.File == next.File {
-		next.File = name + "-1.raw"
-	}
+	next := copied{File: rec.freeName(name, ".raw"), Format: estate.Raw}
 	err = atomicfile.WriteFrom(filepath.Join(m.dir, next.File), 0o600, func(w io.Writer) error {
 		return copyExactly(w.(*os.File), reader(ctx, r), size)
 	})
 	if err != nil {
 		return err
 	}
-	copies := map[string]copied{}
-	for k, v := range rec.Copies {
-		copies[k] = v
-	}
-	copies[name] = next
-	rec.Copies = copies
+	rec.Copies = maps.Clone(rec.Copies)
+	rec.Copies[name] = next
 	if err := m.save(rec); err != nil {
 		return err
 	}
-	return os.Remove(filepath.Join(m.dir, old.File))
+	return m.sweep()
 }
 
 // importFile replaces a file that outlives the machine.
@@ -279,9 +292,4 @@ func (c cut) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(b)
-}
-
-// Shelve implements driver.Transferer.
-func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
-	return fault.Unsupported.Errorf("shelve machine %s: not built yet", id)
 }

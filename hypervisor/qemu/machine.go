@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -222,10 +223,13 @@ func (m *machine) tidy() error {
 			return err
 		}
 	}
-	keep := map[string]bool{recordFile: true, lifeFile: true, varsFile: true, logFile: true}
-	for _, c := range r.Copies {
-		keep[c.File] = true
-	}
+	return m.sweep()
+}
+
+// sweep removes from the machine's folder what the record does not speak of.
+// Whoever takes a file out of the record calls it; so does Open after a crash.
+func (m *machine) sweep() error {
+	keep := m.record().files()
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return err
@@ -272,6 +276,15 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 		}
 		return nil
 	}
+	if found, err := m.unshelve(def); found || err != nil {
+		return err
+	}
+	return m.make(ctx, def)
+}
+
+// make makes the machine and its disks. Callers hold the turn.
+func (m *machine) make(ctx context.Context, def driver.Definition) error {
+	h := m.host
 	tmp := filepath.Join(h.cfg.Dir, making+string(def.ID))
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
@@ -280,17 +293,16 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
-	uid, err := h.freeUID()
+	uid, err := h.reserveUID(m)
 	if err != nil {
 		return err
 	}
 	r := record{Def: def, UID: uid, Copies: map[string]copied{}}
-	m.reserve(uid)
 	for _, d := range def.Disks {
-		if d.Base == nil {
+		if d.File != nil {
 			continue
 		}
-		if r.Copies[d.Name], err = h.overlay(ctx, tmp, d); err != nil {
+		if r.Copies[d.Name], err = h.private(ctx, tmp, d); err != nil {
 			return err
 		}
 	}
@@ -309,17 +321,8 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 	if err := os.Rename(tmp, m.dir); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.rec, m.defined = r, true
-	m.mu.Unlock()
+	m.known(r)
 	return atomicfile.SyncDir(h.cfg.Dir)
-}
-
-// reserve keeps the user from being given to another machine while this one is made.
-func (m *machine) reserve(uid int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.rec = record{UID: uid}
 }
 
 // Delete implements driver.Host. The folder is renamed before it is removed: a
@@ -330,23 +333,22 @@ func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
 		return err
 	}
 	defer h.done(m)
-	if !m.isDefined() {
-		// What an earlier call could not remove is removed now.
-		return os.RemoveAll(filepath.Join(h.cfg.Dir, removing+string(id)))
+	dir, gone := m.dir, filepath.Join(h.cfg.Dir, removing+string(id))
+	if m.isDefined() {
+		err = m.stop(ctx, 0)
+	} else {
+		dir = m.shelf()
 	}
-	if err := m.stop(ctx, 0); err != nil {
+	if err != nil {
 		return err
 	}
-	gone := filepath.Join(h.cfg.Dir, removing+string(id))
-	if err := os.RemoveAll(gone); err != nil {
+	if err := os.RemoveAll(gone); err != nil { // what an earlier call could not remove
 		return err
 	}
-	if err := os.Rename(m.dir, gone); err != nil {
+	if err := os.Rename(dir, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	m.mu.Lock()
-	m.rec, m.defined = record{}, false
-	m.mu.Unlock()
+	m.forgotten()
 	if err := atomicfile.SyncDir(h.cfg.Dir); err != nil {
 		return err
 	}

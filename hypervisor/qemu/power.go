@@ -300,18 +300,13 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 		return d.add(f), nil
 	}
 	for _, disk := range r.Def.Disks {
-		files := diskFiles{copied: r.Copies[disk.Name]}
-		path := filepath.Join(m.dir, files.File)
-		if disk.File != nil {
-			path, files.Format = disk.File.Path, disk.File.Format
-		}
-		if files.file, err = openFile(path, disk.ReadOnly); err != nil {
-			return d, err
-		}
-		if files.OnBase {
-			if files.base, err = openFile(disk.Base.Path, true); err != nil {
+		var files []diskFile
+		for i, l := range m.stack(disk) {
+			fd, err := openFile(l.File, disk.ReadOnly || i > 0)
+			if err != nil {
 				return d, err
 			}
+			files = append(files, diskFile{fd, l.Format})
 		}
 		d.launch.disks = append(d.launch.disks, files)
 	}

@@ -212,7 +212,7 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanHotplug, ""),
 		has(estate.CanGuest, ""),
 		has(estate.CanTransfer, ""),
-		has(estate.CanNetwork, ""),
+		has(estate.CanNetwork, "tap"),
 		has(estate.CanOutliveUs, ""),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
 		lacks(estate.CanSnapshot, "not built yet"),
@@ -262,7 +262,7 @@ func (h *Host) load() error {
 			}
 			continue
 		}
-		if !e.IsDir() {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), shelved) {
 			continue
 		}
 		rec, err := readRecord(dir)
@@ -359,19 +359,25 @@ func (h *Host) existing(ctx context.Context, id estate.MachineID) (*machine, err
 	return m, err
 }
 
-// freeUID returns the lowest user that no machine has.
-func (h *Host) freeUID() (int, error) {
+// reserveUID gives a machine that is about to be defined the lowest user that
+// no other has.
+func (h *Host) reserveUID(m *machine) (int, error) {
 	if os.Geteuid() != 0 {
 		return os.Geteuid(), nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken := map[int]bool{}
-	for _, m := range h.machines {
-		taken[m.uid()] = true
+	for _, o := range h.machines {
+		if o != m {
+			taken[o.uid()] = true
+		}
 	}
 	for uid := h.cfg.FirstUID; uid < h.cfg.FirstUID+uids; uid++ {
 		if !taken[uid] {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.rec = record{UID: uid}
 			return uid, nil
 		}
 	}

@@ -3,6 +3,7 @@ package qemu
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ const (
 	lifeFile   = "life"    // locked by the machine's process for as long as it lives
 	varsFile   = "vars.fd" // the firmware's memory, under UEFI
 	logFile    = "qemu.log"
+	serialFile = "console.log" // what it wrote to its serial console
 )
 
 // Names of folders that are being made or removed. A crash leaves them, Open
@@ -42,11 +44,48 @@ type record struct {
 	Plugged  map[string]plugged // disks attached since the last power-on
 }
 
-// copied is a private disk.
+// copied is a private disk: a stack of files in the machine's folder, of which
+// only the topmost is written to.
 type copied struct {
-	File   string // in the machine's folder
+	File   string
 	Format estate.DiskFormat
-	OnBase bool // it holds only what differs from the base
+	Under  []layer `json:",omitempty"` // what File stands on, nearest first
+	OnBase bool    // and the last of them stands on the base
+}
+
+// layer is a file of a private disk that does not change any more.
+type layer struct {
+	File   string
+	Format estate.DiskFormat
+}
+
+// layers returns the whole stack, topmost first.
+func (c copied) layers() []layer { return append([]layer{{c.File, c.Format}}, c.Under...) }
+
+// stack is a disk of these layers.
+func stack(layers []layer, onBase bool) copied {
+	return copied{File: layers[0].File, Format: layers[0].Format, Under: layers[1:], OnBase: onBase}
+}
+
+// files returns the names of everything that belongs into the machine's folder.
+func (r record) files() map[string]bool {
+	all := map[string]bool{recordFile: true, lifeFile: true, varsFile: true, logFile: true, serialFile: true}
+	for _, c := range r.Copies {
+		for _, l := range c.layers() {
+			all[l.File] = true
+		}
+	}
+	return all
+}
+
+// freeName returns a name for another file of the disk.
+func (r record) freeName(disk, ending string) string {
+	taken := r.files()
+	for i := 1; ; i++ {
+		if name := fmt.Sprintf("%s-%d%s", disk, i, ending); !taken[name] {
+			return name
+		}
+	}
 }
 
 // plugged is a disk attached to the running machine.

@@ -175,8 +175,8 @@ func (m *machine) plug(ctx context.Context, c *qmp.Client, p plugged) error {
 		return err
 	}
 	if !nodes[name] {
-		if nodes[name+"-file"] {
-			if err := c.Execute(ctx, "blockdev-del", node{"node-name": name + "-file"}, nil); err != nil {
+		if nodes[fileName(name)] {
+			if err := c.Execute(ctx, "blockdev-del", node{"node-name": fileName(name)}, nil); err != nil {
 				return err
 			}
 		}
@@ -193,7 +193,7 @@ func (m *machine) plug(ctx context.Context, c *qmp.Client, p plugged) error {
 		}
 		// The nodes have descriptors of their own: the passed one goes.
 		defer c.Execute(context.WithoutCancel(ctx), "remove-fd", node{"fdset-id": set.ID}, nil)
-		if err := c.Execute(ctx, "blockdev-add", fileNode(name+"-file", set.ID, p.Disk.ReadOnly), nil); err != nil {
+		if err := c.Execute(ctx, "blockdev-add", fileNode(fileName(name), set.ID, p.Disk.ReadOnly), nil); err != nil {
 			return err
 		}
 		if err := c.Execute(ctx, "blockdev-add", formatNode(name, p.Disk.File.Format, p.Disk.ReadOnly), nil); err != nil {
@@ -249,7 +249,7 @@ func (m *machine) forget(ctx context.Context, c *qmp.Client, disk string) error 
 			return err
 		}
 	}
-	for _, n := range []string{name, name + "-file"} {
+	for _, n := range []string{name, fileName(name)} {
 		if err := removeNode(ctx, c, n); err != nil {
 			return err
 		}
