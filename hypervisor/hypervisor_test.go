@@ -47,8 +47,8 @@ func TestADefinitionThatCanMakeNoMachineIsInvalid(t *testing.T) {
 		{"two disks are named", func(d *driver.Definition) { d.Disks = append(d.Disks, d.Disks[0]) }},
 		{"does not name a disk", func(d *driver.Definition) { d.Disks[0].Name = "root,readonly=on" }},
 		{"does not name a disk", func(d *driver.Definition) { d.Disks[0].Name = strings.Repeat("a", 21) }},
-		{"exactly one of base and file", func(d *driver.Definition) { d.Disks[0].File = content }},
-		{"exactly one of base and file", func(d *driver.Definition) { d.Disks[0].Base = nil }},
+		{"both a base and a file", func(d *driver.Definition) { d.Disks[0].File = content }},
+		{"is empty and has no size", func(d *driver.Definition) { d.Disks[0].Base = nil }},
 		{"whole number of sectors", func(d *driver.Definition) { d.Disks[0].Size = 1000 }},
 		{"not a clean absolute path", func(d *driver.Definition) {
 			d.Disks[0].Base = &driver.Content{Path: "json:{}", Format: estate.Raw, Size: 512}
@@ -57,7 +57,7 @@ func TestADefinitionThatCanMakeNoMachineIsInvalid(t *testing.T) {
 		{"is not recorded", func(d *driver.Definition) { d.Disks[0].Base = &driver.Content{Path: "/b", Format: estate.Raw} }},
 		{"is not a MAC address", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02", Tap: "t"}} }},
 		{"multicast", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "03:00:00:00:00:01", Tap: "t"}} }},
-		{"exactly one of tap and socket", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01"}} }},
+		{"exactly one of tap, bridge, name and socket", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01"}} }},
 	} {
 		def := good()
 		c.spoil(&def)

@@ -233,7 +233,12 @@ var lies = map[string]func(l *liar, b *Bench){
 		}
 	},
 	"DisplayNamesItsProtocol": func(l *liar, _ *Bench) {
-		l.describe = func(d driver.Description) driver.Description { d.Capabilities[0].Value = ""; return d }
+		l.describe = func(d driver.Description) driver.Description {
+			for i := range d.Capabilities {
+				d.Capabilities[i].Value = ""
+			}
+			return d
+		}
 	},
 	"DisplaySpeaksItsProtocol": func(l *liar, _ *Bench) {
 		l.display = func(context.Context, estate.MachineID) (io.ReadWriteCloser, error) {

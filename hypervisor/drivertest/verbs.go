@@ -39,22 +39,10 @@ func describeIsStable(ctx context.Context, b Bench) error {
 	return errors.Join(err1, err2)
 }
 
-// abilities returns, by capability, whether the host is a thing that has it.
-func abilities(h driver.Host) map[estate.Capability]bool {
-	_, display := driver.As[driver.Displayer](h)
-	_, hotplug := driver.As[driver.Hotplugger](h)
-	_, guest := driver.As[driver.Guest](h)
-	_, transfer := driver.As[driver.Transferer](h)
-	return map[estate.Capability]bool{
-		estate.CanDisplay: display, estate.CanHotplug: hotplug,
-		estate.CanGuest: guest, estate.CanTransfer: transfer,
-	}
-}
-
 func declaredIsImplemented(ctx context.Context, b Bench) error {
 	d, err := b.Host.Describe(ctx)
-	for c, is := range abilities(b.Host) {
-		if d.Can(c).Has && !is {
+	for _, c := range driver.Abilities() {
+		if d.Has(c) && !driver.Implements(b.Host, c) {
 			return fmt.Errorf("the host declares %q and does not implement it", c)
 		}
 	}
@@ -63,8 +51,8 @@ func declaredIsImplemented(ctx context.Context, b Bench) error {
 
 func implementedIsDeclared(ctx context.Context, b Bench) error {
 	d, err := b.Host.Describe(ctx)
-	for c, is := range abilities(b.Host) {
-		if is && !d.Can(c).Has {
+	for _, c := range driver.Abilities() {
+		if driver.Implements(b.Host, c) && !d.Has(c) {
 			return fmt.Errorf("the host implements %q and does not declare it", c)
 		}
 	}

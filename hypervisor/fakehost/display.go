@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/hypervisor/driver"
 )
 
 // Display implements driver.Displayer: a small server of RFB 3.8 (RFC 6143)
@@ -17,21 +18,45 @@ func (h *Host) Display(ctx context.Context, id estate.MachineID) (io.ReadWriteCl
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return h.connect(id, func(m driver.Machine, conn net.Conn) {
+		s := m.Def.Screen
+		if s.Width == 0 || s.Height == 0 {
+			s = estate.Screen{Width: 64, Height: 48}
+		}
+		serveScreen(conn, s, m.Def.Name)
+	})
+}
+
+// Console implements driver.Consoler: it greets with Greeting and the machine's
+// name, and echoes what it is told.
+func (h *Host) Console(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return h.connect(id, func(m driver.Machine, conn net.Conn) {
+		if _, err := io.WriteString(conn, Greeting+" "+m.Def.Name+"\r\n"); err == nil {
+			io.Copy(conn, conn) // until either side ends
+		}
+	})
+}
+
+// Greeting begins what every guest says on its console.
+const Greeting = "this is"
+
+// connect returns a connection to a running machine, at whose other end serve
+// is. It ends with the machine.
+func (h *Host) connect(id estate.MachineID, serve func(driver.Machine, net.Conn)) (io.ReadWriteCloser, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m, err := h.running(id)
 	if err != nil {
 		return nil, err
 	}
-	s := m.Def.Screen
-	if s.Width == 0 || s.Height == 0 {
-		s = estate.Screen{Width: 64, Height: 48}
-	}
 	ours, theirs := net.Pipe()
-	off, done := m.off, make(chan struct{})
+	seen, off, done := m.copy(), m.off, make(chan struct{})
 	go func() {
 		defer close(done)
-		serveScreen(ours, s, m.Def.Name)
+		serve(seen, ours)
 	}()
 	go func() {
 		select {

@@ -3,7 +3,9 @@
 package fakehost
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"slices"
 	"strings"
 	"sync"
@@ -29,14 +31,27 @@ type Options struct {
 	// Run answers commands to guests that are up. Guests have a tiny shell of
 	// their own when it is nil; see Shell.
 	Run func(ctx context.Context, m driver.Machine, cmd driver.Command) (driver.Output, error)
+	// GuestTypes are the types of guest it makes, the usual one first.
+	GuestTypes []string
+	// Only says which types of guest have a capability that not all have.
+	Only map[estate.Capability][]string
+	// Site is where running machines move to and from; one of the host's own
+	// when nil.
+	Site *Site
 }
 
 // Host is an in-memory host. New makes one.
 type Host struct {
 	opt Options
 
+	at string // its address on the site
+
 	mu       sync.Mutex
 	machines map[estate.MachineID]*machine
+	shelf    map[estate.MachineID]*machine
+	awaited  map[estate.MachineID]driver.Definition // machines that may arrive
+	others   map[estate.MachineID]*other
+	watchers map[*watcher]struct{}
 	ran      []Ran
 }
 
@@ -48,17 +63,29 @@ type Ran struct {
 
 type machine struct {
 	driver.Machine
-	attached map[string]driver.Disk
-	content  map[string][]byte // disks whose content was imported
-	off      chan struct{}     // closed at power-off; nil when off
+	attached  map[string]driver.Disk
+	content   map[string]content // by the name of the disk
+	snapshots []snapshot
+	boot      string        // names the guest's boot, as Linux does in boot_id; empty when off
+	saved     string        // the boot whose memory was saved
+	adopted   *other        // what it was before it was ours
+	off       chan struct{} // closed at power-off; nil when off
 }
 
 var (
-	_ driver.Host       = (*Host)(nil)
-	_ driver.Displayer  = (*Host)(nil)
-	_ driver.Hotplugger = (*Host)(nil)
-	_ driver.Guest      = (*Host)(nil)
-	_ driver.Transferer = (*Host)(nil)
+	_ driver.Host        = (*Host)(nil)
+	_ driver.Displayer   = (*Host)(nil)
+	_ driver.Hotplugger  = (*Host)(nil)
+	_ driver.Guest       = (*Host)(nil)
+	_ driver.Transferer  = (*Host)(nil)
+	_ driver.Mover       = (*Host)(nil)
+	_ driver.Snapshotter = (*Host)(nil)
+	_ driver.Saver       = (*Host)(nil)
+	_ driver.Resizer     = (*Host)(nil)
+	_ driver.Meter       = (*Host)(nil)
+	_ driver.Consoler    = (*Host)(nil)
+	_ driver.Watcher     = (*Host)(nil)
+	_ driver.Surveyor    = (*Host)(nil)
 )
 
 // New returns an empty host.
@@ -66,27 +93,56 @@ func New(opt Options) *Host {
 	if opt.Capacity == (estate.Capacity{}) {
 		opt.Capacity = estate.Capacity{CPUs: 64, Memory: 256 * estate.GiB, Disk: estate.TiB}
 	}
-	return &Host{opt: opt, machines: map[estate.MachineID]*machine{}}
+	if opt.Site == nil {
+		opt.Site = new(Site)
+	}
+	h := &Host{
+		opt:      opt,
+		machines: map[estate.MachineID]*machine{},
+		shelf:    map[estate.MachineID]*machine{},
+		awaited:  map[estate.MachineID]driver.Definition{},
+		others:   map[estate.MachineID]*other{},
+		watchers: map[*watcher]struct{}{},
+	}
+	h.at = opt.Site.join(h)
+	return h
 }
 
 // Describe implements driver.Host.
 func (h *Host) Describe(ctx context.Context) (driver.Description, error) {
-	has := func(c estate.Capability, value string) estate.CapabilityReport {
-		return estate.CapabilityReport{Name: c, Has: true, Value: value, Evidence: estate.Simulated}
-	}
 	return driver.Description{
-		Provider:    "fake",
-		Product:     "in memory, 1",
-		Accelerator: "none",
-		Because:     "nothing really runs",
-		Capacity:    h.opt.Capacity,
-		Capabilities: []estate.CapabilityReport{
-			has(estate.CanDisplay, "rfb"),
-			has(estate.CanHotplug, ""),
-			has(estate.CanGuest, ""),
-			has(estate.CanTransfer, ""),
-		},
+		Provider:     "fake",
+		Product:      "in memory, 1",
+		Accelerator:  "none",
+		Because:      "nothing really runs",
+		GuestTypes:   slices.Clone(h.opt.GuestTypes),
+		Capacity:     h.opt.Capacity,
+		Capabilities: h.capabilities(),
 	}, ctx.Err()
+}
+
+// capabilities returns what the host reports: everything that has an interface,
+// for the types of guest that Options allow it.
+func (h *Host) capabilities() []estate.CapabilityReport {
+	values := map[estate.Capability]string{estate.CanDisplay: "rfb", estate.CanMoveLive: h.opt.Site.name()}
+	var all []estate.CapabilityReport
+	for _, c := range driver.Abilities() {
+		has := estate.CapabilityReport{Name: c, Has: true, Value: values[c]}
+		types, some := h.opt.Only[c]
+		if !some {
+			all = append(all, has)
+			continue
+		}
+		for _, t := range h.opt.GuestTypes {
+			has.GuestType = t
+			if slices.Contains(types, t) {
+				all = append(all, has)
+			} else {
+				all = append(all, estate.CapabilityReport{Name: c, GuestType: t, Reason: "a guest of type " + t + " has none"})
+			}
+		}
+	}
+	return all
 }
 
 // List implements driver.Host.
@@ -116,16 +172,32 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if m, ok := h.machines[def.ID]; ok {
-		if !m.Def.Equal(def) {
-			return fault.Exists.Errorf("machine %s exists with another definition", def.ID)
-		}
-		return nil
+	m, on := h.machines[def.ID]
+	if !on {
+		m = h.shelf[def.ID]
 	}
-	m := &machine{Machine: driver.Machine{ID: def.ID, Power: estate.Off, Def: def}, content: map[string][]byte{}}
-	m.Machine = m.copy()
+	switch {
+	case m != nil && !m.Def.Equal(def):
+		return fault.Exists.Errorf("machine %s exists with another definition", def.ID)
+	case on:
+		return nil
+	case m == nil:
+		m = newMachine(def)
+	}
+	delete(h.shelf, def.ID)
 	h.machines[def.ID] = m
+	h.tell(def.ID)
 	return nil
+}
+
+// newMachine returns a machine that is off, with its disks as they begin.
+func newMachine(def driver.Definition) *machine {
+	m := &machine{Machine: driver.Machine{ID: def.ID, Power: estate.Off, Def: def}, content: map[string]content{}}
+	m.Machine = m.copy()
+	for _, d := range m.Def.Disks {
+		m.content[d.Name] = content{from: cmp.Or(d.File, d.Base)}
+	}
+	return m
 }
 
 // Start implements driver.Host.
@@ -139,10 +211,16 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	if err != nil || m.Power == estate.On {
 		return err
 	}
-	m.Power, m.Started, m.off = estate.On, time.Now(), make(chan struct{})
 	m.Starts++
-	m.attached = map[string]driver.Disk{}
+	m.powerOn(cmp.Or(m.saved, rand.Text()))
+	h.tell(id)
 	return nil
+}
+
+// powerOn has the machine run the guest's boot of that name.
+func (m *machine) powerOn(boot string) {
+	m.Power, m.Started, m.off = estate.On, time.Now(), make(chan struct{})
+	m.attached, m.boot, m.saved = map[string]driver.Disk{}, boot, ""
 }
 
 // Stop implements driver.Host.
@@ -174,6 +252,7 @@ func (h *Host) Stop(ctx context.Context, id estate.MachineID, grace time.Duratio
 	defer h.mu.Unlock()
 	if m.off == off { // it was not started anew meanwhile
 		m.powerOff()
+		h.tell(id)
 	}
 	return nil
 }
@@ -188,7 +267,10 @@ func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
 	if m, ok := h.machines[id]; ok {
 		m.powerOff()
 		delete(h.machines, id)
+		h.tell(id)
 	}
+	delete(h.shelf, id)
+	delete(h.awaited, id)
 	return nil
 }
 
@@ -198,6 +280,7 @@ func (h *Host) PowerOff(id estate.MachineID) {
 	defer h.mu.Unlock()
 	if m, ok := h.machines[id]; ok {
 		m.powerOff()
+		h.tell(id)
 	}
 }
 
@@ -205,7 +288,7 @@ func (m *machine) powerOff() {
 	if m.off != nil {
 		close(m.off)
 	}
-	m.Power, m.Started, m.off, m.attached = estate.Off, time.Time{}, nil, nil
+	m.Power, m.Started, m.off, m.attached, m.boot = estate.Off, time.Time{}, nil, nil, ""
 }
 
 // machine returns the machine, or fault.NotFound. Callers hold mu.
@@ -223,6 +306,16 @@ func (h *Host) running(id estate.MachineID) (*machine, error) {
 	m, err := h.machine(id)
 	if err == nil && m.Power != estate.On {
 		err = fault.Conflict.Errorf("machine %s is off; start it first", id)
+	}
+	return m, err
+}
+
+// resting returns the machine when it is off, else fault.NotFound or
+// fault.Conflict. Callers hold mu.
+func (h *Host) resting(id estate.MachineID) (*machine, error) {
+	m, err := h.machine(id)
+	if err == nil && m.Power != estate.Off {
+		err = fault.Conflict.Errorf("machine %s runs; stop it first", id)
 	}
 	return m, err
 }

@@ -5,9 +5,7 @@ package flaky
 
 import (
 	"context"
-	"io"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"time"
 
@@ -107,60 +105,4 @@ func (h *host) Stop(ctx context.Context, id estate.MachineID, grace time.Duratio
 // Delete implements driver.Host.
 func (h *host) Delete(ctx context.Context, id estate.MachineID) error {
 	return h.do(ctx, func() error { return h.inner.Delete(ctx, id) })
-}
-
-// ability has the wrapped driver do what only some can.
-func ability[T any](ctx context.Context, h *host, call func(T) error) error {
-	t, ok := driver.As[T](h.inner)
-	if !ok {
-		return fault.Unsupported.Errorf("the driver inside is no %v", reflect.TypeFor[T]())
-	}
-	return h.do(ctx, func() error { return call(t) })
-}
-
-// Display implements driver.Displayer. A connection whose reply is lost is closed.
-func (h *host) Display(ctx context.Context, id estate.MachineID) (conn io.ReadWriteCloser, err error) {
-	err = ability(ctx, h, func(d driver.Displayer) (err error) { conn, err = d.Display(ctx, id); return err })
-	if err != nil && conn != nil {
-		conn.Close()
-		conn = nil
-	}
-	return conn, err
-}
-
-// Attach implements driver.Hotplugger.
-func (h *host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
-	return ability(ctx, h, func(p driver.Hotplugger) error { return p.Attach(ctx, id, disk) })
-}
-
-// Detach implements driver.Hotplugger.
-func (h *host) Detach(ctx context.Context, id estate.MachineID, name string) error {
-	return ability(ctx, h, func(p driver.Hotplugger) error { return p.Detach(ctx, id, name) })
-}
-
-// Attached implements driver.Hotplugger.
-func (h *host) Attached(ctx context.Context, id estate.MachineID) (names []string, err error) {
-	err = ability(ctx, h, func(p driver.Hotplugger) (err error) { names, err = p.Attached(ctx, id); return err })
-	return names, err
-}
-
-// Run implements driver.Guest.
-func (h *host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (out driver.Output, err error) {
-	err = ability(ctx, h, func(g driver.Guest) (err error) { out, err = g.Run(ctx, id, cmd); return err })
-	return out, err
-}
-
-// Export implements driver.Transferer.
-func (h *host) Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error {
-	return ability(ctx, h, func(t driver.Transferer) error { return t.Export(ctx, id, disk, w) })
-}
-
-// Import implements driver.Transferer.
-func (h *host) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
-	return ability(ctx, h, func(t driver.Transferer) error { return t.Import(ctx, id, disk, r) })
-}
-
-// Shelve implements driver.Transferer.
-func (h *host) Shelve(ctx context.Context, id estate.MachineID) error {
-	return ability(ctx, h, func(t driver.Transferer) error { return t.Shelve(ctx, id) })
 }

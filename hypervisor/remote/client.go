@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -36,14 +35,15 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		c.Close()
 		return nil, err
 	}
-	c.host = driver.Limit(far, func(name estate.Capability) bool { return d.Can(name).Has })
+	c.host = driver.Limit(far, d.Has)
 	return c, nil
 }
 
 // Host returns the driver, with the abilities of the one that is served.
 func (c *Client) Host() driver.Host { return c.host }
 
-// Close gives up connections that are idle. Open displays stay open.
+// Close gives up connections that are idle. Open displays and
+// consoles stay open.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // errDial is a failure to connect: the other process heard nothing.
@@ -155,105 +155,4 @@ func (h *host) Stop(ctx context.Context, id estate.MachineID, grace time.Duratio
 // Delete implements driver.Host.
 func (h *host) Delete(ctx context.Context, id estate.MachineID) error {
 	return h.c.ask(ctx, "delete", call{ID: id}, new(any))
-}
-
-// Attach implements driver.Hotplugger.
-func (h *host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
-	return h.c.ask(ctx, "attach", call{ID: id, Disk: &disk}, new(any))
-}
-
-// Detach implements driver.Hotplugger.
-func (h *host) Detach(ctx context.Context, id estate.MachineID, name string) error {
-	return h.c.ask(ctx, "detach", call{ID: id, Name: name}, new(any))
-}
-
-// Attached implements driver.Hotplugger.
-func (h *host) Attached(ctx context.Context, id estate.MachineID) (names []string, err error) {
-	err = h.c.ask(ctx, "attached", call{ID: id}, &names)
-	return names, err
-}
-
-// Run implements driver.Guest.
-func (h *host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (out driver.Output, err error) {
-	err = h.c.ask(ctx, "run", call{ID: id, Cmd: &cmd}, &out)
-	return out, err
-}
-
-func diskOf(id estate.MachineID, disk string) url.Values {
-	return url.Values{"id": {string(id)}, "disk": {disk}}
-}
-
-// Export implements driver.Transferer.
-func (h *host) Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error {
-	res, err := h.c.post(ctx, "export", diskOf(id, disk), nil)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if _, err := io.Copy(w, res.Body); err != nil {
-		return lost(ctx, "export", err)
-	}
-	text := res.Trailer.Get(failed)
-	if text == "" {
-		return nil
-	}
-	var f failure
-	if err := json.Unmarshal([]byte(text), &f); err != nil {
-		return lost(ctx, "export", err)
-	}
-	return fault.Named(f.Kind).Errorf("%s", f.Text)
-}
-
-// Import implements driver.Transferer.
-func (h *host) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
-	// Hidden, so that a body without length is sent as it comes.
-	res, err := h.c.post(ctx, "import", diskOf(id, disk), struct{ io.Reader }{r})
-	if err == nil {
-		err = res.Body.Close()
-	}
-	return err
-}
-
-// Display implements driver.Displayer. Its connection has one of its own.
-func (h *host) Display(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	conn, err := h.c.dial(ctx)
-	if err != nil {
-		return nil, lost(ctx, "display", err)
-	}
-	screen, err := upgrade(ctx, conn, id)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return screen, nil
-}
-
-func upgrade(ctx context.Context, conn net.Conn, id estate.MachineID) (io.ReadWriteCloser, error) {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	u := url.URL{Scheme: "http", Host: "driver", Path: "/display", RawQuery: url.Values{"id": {string(id)}}.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", protocol)
-	if err := req.Write(conn); err != nil {
-		return nil, lost(ctx, "display", err)
-	}
-	r := bufio.NewReader(conn)
-	res, err := http.ReadResponse(r, req)
-	if err != nil {
-		return nil, lost(ctx, "display", err)
-	}
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		return nil, refusal(ctx, "display", res)
-	}
-	if !stop() {
-		return nil, ctx.Err()
-	}
-	return &buffered{conn, r}, nil
 }

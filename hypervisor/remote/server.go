@@ -3,11 +3,9 @@
 package remote
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
-	"consort.dev/consort/internal/splice"
 )
 
 // call is the question of every method: those fields that the method has.
@@ -26,6 +23,10 @@ type call struct {
 	Disk  *driver.Disk       `json:"disk,omitempty"`
 	Name  string             `json:"name,omitempty"`
 	Cmd   *driver.Command    `json:"cmd,omitempty"`
+
+	At     string       `json:"at,omitempty"`
+	CPUs   int          `json:"cpus,omitempty"`
+	Memory estate.Bytes `json:"memory,omitempty"`
 }
 
 // failure is an error on the wire.
@@ -34,8 +35,8 @@ type failure struct {
 	Text string `json:"text"`
 }
 
-// protocol is what a display's connection is upgraded to.
-const protocol = "consort-display"
+// protocol is what the connection of a display or console is upgraded to.
+const protocol = "consort-stream"
 
 // failed is the trailer that ends a broken export, a failure as JSON.
 const failed = "Consort-Failed"
@@ -77,32 +78,15 @@ func handler(h driver.Host) http.Handler {
 		})
 	}
 	basics(h, answer)
-	if p, ok := driver.As[driver.Hotplugger](h); ok {
-		answer("attach", func(ctx context.Context, c call) (any, error) { return nil, p.Attach(ctx, c.ID, *c.Disk) })
-		answer("detach", func(ctx context.Context, c call) (any, error) { return nil, p.Detach(ctx, c.ID, c.Name) })
-		answer("attached", func(ctx context.Context, c call) (any, error) { return p.Attached(ctx, c.ID) })
-	}
-	if g, ok := driver.As[driver.Guest](h); ok {
-		answer("run", func(ctx context.Context, c call) (any, error) { return g.Run(ctx, c.ID, *c.Cmd) })
-	}
-	if t, ok := driver.As[driver.Transferer](h); ok {
-		mux.HandleFunc("POST /export", func(w http.ResponseWriter, r *http.Request) { export(w, r, t) })
-		mux.HandleFunc("POST /import", func(w http.ResponseWriter, r *http.Request) {
-			q := r.URL.Query()
-			if err := t.Import(r.Context(), estate.MachineID(q.Get("id")), q.Get("disk"), r.Body); err != nil {
-				fail(w, err)
-				return
-			}
-			io.WriteString(w, "null\n")
-		})
-	}
-	if d, ok := driver.As[driver.Displayer](h); ok {
-		mux.HandleFunc("POST /display", func(w http.ResponseWriter, r *http.Request) { display(w, r, d) })
-	}
+	more(h, answer)
+	streams(h, mux)
 	return mux
 }
 
-func basics(h driver.Host, answer func(string, func(context.Context, call) (any, error))) {
+// answerer serves a method of which everything fits into memory.
+type answerer func(name string, do func(ctx context.Context, c call) (any, error))
+
+func basics(h driver.Host, answer answerer) {
 	answer("describe", func(ctx context.Context, _ call) (any, error) { return h.Describe(ctx) })
 	answer("list", func(ctx context.Context, _ call) (any, error) { return h.List(ctx) })
 	answer("define", func(ctx context.Context, c call) (any, error) {
@@ -121,64 +105,3 @@ func fail(w http.ResponseWriter, err error) {
 	w.WriteHeader(kind.HTTPStatus())
 	json.NewEncoder(w).Encode(failure{kind.String(), err.Error()})
 }
-
-// export sends the disk as the body. A failure after its first byte is told in
-// a trailer: a body that only ends would look complete.
-func export(w http.ResponseWriter, r *http.Request, t driver.Transferer) {
-	q := r.URL.Query()
-	w.Header().Set("Trailer", failed)
-	out := &counter{w: w}
-	err := t.Export(r.Context(), estate.MachineID(q.Get("id")), q.Get("disk"), out)
-	switch {
-	case err == nil:
-	case out.n == 0:
-		w.Header().Del("Trailer")
-		fail(w, err)
-	default:
-		text, _ := json.Marshal(failure{fault.KindOf(err).String(), err.Error()})
-		w.Header().Set(failed, string(text))
-	}
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
-}
-
-// display turns the connection into the machine's screen.
-func display(w http.ResponseWriter, r *http.Request, d driver.Displayer) {
-	if r.Header.Get("Upgrade") != protocol {
-		fail(w, fault.Invalid.Errorf("a display is reached by an upgrade to %s", protocol))
-		return
-	}
-	screen, err := d.Display(r.Context(), estate.MachineID(r.URL.Query().Get("id")))
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	defer screen.Close()
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n"); err != nil {
-		return
-	}
-	splice.Join(r.Context(), &buffered{conn, rw.Reader}, screen)
-}
-
-// buffered is a connection some bytes of which have been read already.
-type buffered struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }

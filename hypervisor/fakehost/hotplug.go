@@ -1,0 +1,63 @@
+package fakehost
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor/driver"
+)
+
+// Attach implements driver.Hotplugger.
+func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, err := h.running(id)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(m.Def.Disks, func(d driver.Disk) bool { return d.Name == disk.Name }) {
+		return fault.Exists.Errorf("machine %s is defined with another disk %s", id, disk.Name)
+	}
+	if old, ok := m.attached[disk.Name]; ok {
+		if !old.Equal(disk) {
+			return fault.Exists.Errorf("machine %s has another disk %s attached", id, disk.Name)
+		}
+		return nil
+	}
+	if len(m.attached) == Slots {
+		return fault.NoCapacity.Errorf("machine %s has no free slot for disk %s: all %d are taken", id, disk.Name, Slots)
+	}
+	m.attached[disk.Name] = disk
+	return nil
+}
+
+// Detach implements driver.Hotplugger.
+func (h *Host) Detach(ctx context.Context, id estate.MachineID, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, err := h.machine(id)
+	if err == nil {
+		delete(m.attached, name)
+	}
+	return err
+}
+
+// Attached implements driver.Hotplugger.
+func (h *Host) Attached(ctx context.Context, id estate.MachineID) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, err := h.machine(id)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(m.attached)), ctx.Err()
+}
