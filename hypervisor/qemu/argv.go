@@ -24,20 +24,22 @@ const (
 	qmpSocket     = "qmp"
 	displaySocket = "display"
 	agentSocket   = "agent"
+	serialSocket  = "serial"
 	pidFile       = "pid"
 )
 
 // launch is all that a command line depends on. Files are numbers of inherited
 // descriptors: the process opens no file by name, so it needs no right to any.
 type launch struct {
-	def   driver.Definition
-	run   string // folder of its sockets
-	accel string
-	cpu   string
-	disks [][]diskFile // each topmost first
-	nics  []int
-	code  int // firmware code and variables under UEFI
-	vars  int
+	def    driver.Definition
+	run    string // folder of its sockets
+	accel  string
+	cpu    string
+	disks  [][]diskFile // each topmost first
+	nics   []int
+	code   int // firmware code and variables under UEFI
+	vars   int
+	serial int // where the console is logged
 }
 
 // diskFile is the descriptor of one file of a disk.
@@ -69,8 +71,9 @@ func (l launch) argv() []string {
 		"-action", "reboot=reset,shutdown=poweroff",
 		"-pidfile", l.path(pidFile),
 		"-chardev", socket("control", l.path(qmpSocket)), "-mon", "chardev=control,mode=control",
-		// The last 64 KiB of the console, for diagnosis: a guest can write for ever.
-		"-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console",
+		"-add-fd", fmt.Sprintf("fd=%d,set=%d", l.serial, l.serial),
+		"-chardev", socket("console", l.path(serialSocket)) + fmt.Sprintf(",logfile=/dev/fdset/%d,logappend=on", l.serial),
+		"-serial", "chardev:console",
 		"-display", "none",
 		// One viewer never throws out another: who may look is decided above us.
 		"-vnc", "unix:" + l.path(displaySocket) + ",share=force-shared",

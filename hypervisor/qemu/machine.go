@@ -34,6 +34,7 @@ type machine struct {
 	rec     record
 	control *qmp.Client // nil while not connected
 	agent   *qga.Client
+	console *console // the last one opened; nil before
 }
 
 func (h *Host) newMachine(id estate.MachineID) *machine {
@@ -90,6 +91,7 @@ func (m *machine) save(r record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rec = r
+	m.host.news.tell(m.id)
 	return nil
 }
 
@@ -104,6 +106,7 @@ func (m *machine) look(ctx context.Context) (seen driver.Machine, ok bool) {
 	}
 	seen = driver.Machine{ID: m.id, Power: m.power(ctx), Starts: r.Starts, Def: r.Def}
 	if seen.Power == estate.On {
+		m.trim()
 		r = m.record() // connecting may have completed a power-on
 		seen.Starts, seen.Started = r.Starts, r.Started
 	}
@@ -190,6 +193,8 @@ func (m *machine) connect(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.control = c
+	m.host.news.tell(m.id)
+	go m.awaitPowerOff(c)
 	return nil
 }
 

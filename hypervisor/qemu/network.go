@@ -49,15 +49,8 @@ func openSocket(ctx context.Context, path string) (*os.File, error) {
 
 // openTap runs on a thread of its own, which it moves to the card's namespace.
 func openTap(n driver.NIC) (*os.File, error) {
-	if n.Netns != "" {
-		ns, err := unix.Open(n.Netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, &os.PathError{Op: "open", Path: n.Netns, Err: err}
-		}
-		defer unix.Close(ns)
-		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-			return nil, os.NewSyscallError("setns", err)
-		}
+	if err := enter(n.Netns); err != nil {
+		return nil, err
 	}
 	// TUNSETIFF would make a device that is not there, joined to nothing.
 	if _, err := net.InterfaceByName(n.Tap); err != nil {
@@ -78,4 +71,18 @@ func openTap(n driver.NIC) (*os.File, error) {
 		return nil, os.NewSyscallError("TUNSETIFF", err)
 	}
 	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
+}
+
+// enter moves the calling thread, which ends with its goroutine, to a network
+// namespace; an empty path is where it is.
+func enter(netns string) error {
+	if netns == "" {
+		return nil
+	}
+	ns, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: netns, Err: err}
+	}
+	defer unix.Close(ns)
+	return os.NewSyscallError("setns", unix.Setns(ns, unix.CLONE_NEWNET))
 }

@@ -41,7 +41,10 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	defer life.Close()
 	m.disconnect() // of a process that has ended
 	r := m.record()
-	r.Plugged = nil
+	r.Plugged, r.Gone, r.Cards = nil, flow{}, nil
+	if cards, ok := cardCounts(r.Def.NICs); ok {
+		r.Cards = &cards
+	}
 	r.Starting = r.Starts + 1
 	r.Started = time.Now().UTC()
 	if err := m.cleanRun(r.UID); err != nil {
@@ -318,6 +321,11 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 			return d, err
 		}
 	}
+	log, err := os.OpenFile(filepath.Join(m.dir, serialFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return d, err
+	}
+	d.launch.serial = d.add(log)
 	for _, nic := range r.Def.NICs {
 		f, err := openNIC(ctx, nic)
 		if err != nil {

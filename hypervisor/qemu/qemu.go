@@ -60,6 +60,10 @@ type Host struct {
 	desc driver.Description
 	gid  []uint32 // groups of machines, so that they reach the accelerator
 	lock *os.File // held while the host is open
+	news news
+
+	closed chan struct{}
+	close  func() // closes it, once
 
 	mu       sync.Mutex
 	machines map[estate.MachineID]*machine
@@ -71,6 +75,10 @@ var (
 	_ driver.Hotplugger = (*Host)(nil)
 	_ driver.Guest      = (*Host)(nil)
 	_ driver.Transferer = (*Host)(nil)
+	_ driver.Resizer    = (*Host)(nil)
+	_ driver.Meter      = (*Host)(nil)
+	_ driver.Consoler   = (*Host)(nil)
+	_ driver.Watcher    = (*Host)(nil)
 )
 
 // Open makes or finds the host kept in cfg.Dir, finishes or removes what a
@@ -89,7 +97,8 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h := &Host{cfg: cfg, machines: map[estate.MachineID]*machine{}}
+	h := &Host{cfg: cfg, machines: map[estate.MachineID]*machine{}, closed: make(chan struct{})}
+	h.close = sync.OnceFunc(func() { close(h.closed) })
 	if err := h.claim(ctx); err != nil {
 		return nil, err
 	}
@@ -140,6 +149,7 @@ func closedDir(dir string) string {
 
 // Close gives the host up. Its machines run on.
 func (h *Host) Close() error {
+	h.close()
 	h.mu.Lock()
 	ms := slices.Collect(maps.Values(h.machines))
 	h.mu.Unlock()
@@ -218,7 +228,11 @@ func capabilities() []estate.CapabilityReport {
 		lacks(estate.CanSnapshot, "not built yet"),
 		lacks(estate.CanInstant, "not built yet"),
 		lacks(estate.CanMoveLive, "not built yet"),
-		lacks(estate.CanMeasure, "not built yet"),
+		has(estate.CanResize, ""),
+		has(estate.CanMeasure, ""),
+		has(estate.CanConsole, ""),
+		has(estate.CanWatch, ""),
+		lacks(estate.CanSurvey, "there is no registry of other people's QEMU processes"),
 		lacks(estate.CanEncryptDisk, "not built yet"),
 	}
 }

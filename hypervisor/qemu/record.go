@@ -42,6 +42,8 @@ type record struct {
 	Starting int64              // the number of the power-on begun last
 	Started  time.Time          // of power-on Starting
 	Plugged  map[string]plugged // disks attached since the last power-on
+	Gone     flow               // through disks detached since then
+	Cards    *flow              // what the counters of its cards said then; nil when unknown
 }
 
 // copied is a private disk: a stack of files in the machine's folder, of which
@@ -92,6 +94,7 @@ func (r record) freeName(disk, ending string) string {
 type plugged struct {
 	Disk driver.Disk
 	Slot int
+	Last flow // what had gone through it when it was last asked to go
 }
 
 func readRecord(dir string) (record, error) {

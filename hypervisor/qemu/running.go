@@ -55,19 +55,6 @@ func (h *Host) Display(ctx context.Context, id estate.MachineID) (io.ReadWriteCl
 	return conn, nil
 }
 
-// Console returns the last 64 KiB the machine wrote to its serial console, for
-// diagnosis. Reading takes them away.
-func (h *Host) Console(ctx context.Context, id estate.MachineID) (string, error) {
-	m, c, err := h.running(ctx, id)
-	if err != nil {
-		return "", err
-	}
-	defer h.done(m)
-	var text string
-	err = c.Execute(ctx, "ringbuf-read", map[string]any{"device": "console", "size": 65536}, &text)
-	return text, err
-}
-
 // Run implements driver.Guest. It does not keep the machine's turn, so that a
 // long command keeps nobody waiting.
 func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (driver.Output, error) {
@@ -135,7 +122,7 @@ func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk
 		if slot < 0 {
 			return fault.NoCapacity.Errorf("machine %s has no free slot for disk %s: all %d are taken", id, disk.Name, slots)
 		}
-		p = plugged{disk, slot}
+		p = plugged{Disk: disk, Slot: slot}
 		plugs[disk.Name] = p
 		r.Plugged = plugs
 		if err := m.save(r); err != nil {
@@ -232,6 +219,9 @@ const (
 // forget takes out what there is of an attached disk: device, nodes, record.
 func (m *machine) forget(ctx context.Context, c *qmp.Client, disk string) error {
 	name := plugName(disk)
+	if err := m.recount(ctx, c, disk); err != nil {
+		return err
+	}
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		has, err := hasDevice(ctx, c, name)
 		if err != nil {
@@ -255,8 +245,28 @@ func (m *machine) forget(ctx context.Context, c *qmp.Client, disk string) error 
 		}
 	}
 	r := m.record()
+	last := r.Plugged[disk].Last
+	r.Gone = flow{r.Gone.In + last.In, r.Gone.Out + last.Out}
 	r.Plugged = r.plugs()
 	delete(r.Plugged, disk)
+	return m.save(r)
+}
+
+// recount records what has gone through an attached disk, before it goes.
+func (m *machine) recount(ctx context.Context, c *qmp.Client, disk string) error {
+	counts, err := diskCounts(ctx, c)
+	if err != nil {
+		return err
+	}
+	r := m.record()
+	p, known := r.Plugged[disk]
+	now, there := counts[plugName(disk)]
+	if !known || !there {
+		return nil
+	}
+	p.Last = now
+	r.Plugged = r.plugs()
+	r.Plugged[disk] = p
 	return m.save(r)
 }
 

@@ -83,6 +83,7 @@ func (m *machine) known(r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rec, m.defined = r, true
+	m.host.news.tell(m.id)
 }
 
 // forgotten takes the machine up as not defined.
@@ -90,4 +91,5 @@ func (m *machine) forgotten() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rec, m.defined = record{}, false
+	m.host.news.tell(m.id)
 }
