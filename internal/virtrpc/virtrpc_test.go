@@ -313,7 +313,7 @@ func TestAConsoleIsHeardAndTalkedTo(t *testing.T) {
 	c := open(t, d, "qemu:///session")
 	// mov dx,3fd; in al,dx; test al,1; jz -5; mov dx,3f8; in al,dx; inc al; out dx,al; jmp
 	code := []byte{0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf8, 0xba, 0xf8, 0x03, 0xec, 0xfe, 0xc0, 0xee, 0xeb, 0xef}
-	disk := make([]byte, 512)
+	disk := make([]byte, 1<<20)
 	copy(disk, code)
 	disk[510], disk[511] = 0x55, 0xaa
 	path := d.Dir + "/echo.img"
@@ -360,7 +360,6 @@ func TestAConsoleIsHeardAndTalkedTo(t *testing.T) {
 		}
 		select {
 		case b := <-heard:
-			t.Logf("%q", b)
 			answered = b == 'H' // what the firmware says comes before
 		case <-time.After(100 * time.Millisecond):
 		case <-deadline:
