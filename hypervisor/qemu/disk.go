@@ -120,7 +120,11 @@ func (m *machine) stack(d driver.Disk) []layer {
 	if d.File != nil {
 		return []layer{{d.File.Path, d.File.Format}}
 	}
-	c := m.record().Copies[d.Name]
+	return m.paths(d, m.record().Copies[d.Name])
+}
+
+// paths returns the files of a stack of the disk's layers.
+func (m *machine) paths(d driver.Disk, c copied) []layer {
 	var all []layer
 	for _, l := range c.layers() {
 		all = append(all, layer{filepath.Join(m.dir, l.File), l.Format})

@@ -70,15 +70,16 @@ type Host struct {
 }
 
 var (
-	_ driver.Host       = (*Host)(nil)
-	_ driver.Displayer  = (*Host)(nil)
-	_ driver.Hotplugger = (*Host)(nil)
-	_ driver.Guest      = (*Host)(nil)
-	_ driver.Transferer = (*Host)(nil)
-	_ driver.Resizer    = (*Host)(nil)
-	_ driver.Meter      = (*Host)(nil)
-	_ driver.Consoler   = (*Host)(nil)
-	_ driver.Watcher    = (*Host)(nil)
+	_ driver.Host        = (*Host)(nil)
+	_ driver.Displayer   = (*Host)(nil)
+	_ driver.Hotplugger  = (*Host)(nil)
+	_ driver.Guest       = (*Host)(nil)
+	_ driver.Transferer  = (*Host)(nil)
+	_ driver.Snapshotter = (*Host)(nil)
+	_ driver.Resizer     = (*Host)(nil)
+	_ driver.Meter       = (*Host)(nil)
+	_ driver.Consoler    = (*Host)(nil)
+	_ driver.Watcher     = (*Host)(nil)
 )
 
 // Open makes or finds the host kept in cfg.Dir, finishes or removes what a
@@ -225,7 +226,7 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanNetwork, "tap"),
 		has(estate.CanOutliveUs, ""),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
-		lacks(estate.CanSnapshot, "not built yet"),
+		has(estate.CanSnapshot, ""),
 		lacks(estate.CanInstant, "not built yet"),
 		lacks(estate.CanMoveLive, "not built yet"),
 		has(estate.CanResize, ""),

@@ -35,15 +35,16 @@ const (
 // record is what we know of a machine beyond what its process tells. It is
 // written before anything that a crash must not make us forget.
 type record struct {
-	Def      driver.Definition
-	UID      int
-	Copies   map[string]copied  // private disks by name
-	Starts   int64              // completed power-ons
-	Starting int64              // the number of the power-on begun last
-	Started  time.Time          // of power-on Starting
-	Plugged  map[string]plugged // disks attached since the last power-on
-	Gone     flow               // through disks detached since then
-	Cards    *flow              // what the counters of its cards said then; nil when unknown
+	Def       driver.Definition
+	UID       int
+	Copies    map[string]copied  // private disks by name
+	Snapshots []snapshot         // oldest first
+	Starts    int64              // completed power-ons
+	Starting  int64              // the number of the power-on begun last
+	Started   time.Time          // of power-on Starting
+	Plugged   map[string]plugged // disks attached since the last power-on
+	Gone      flow               // through disks detached since then
+	Cards     *flow              // what the counters of its cards said then; nil when unknown
 }
 
 // copied is a private disk: a stack of files in the machine's folder, of which
@@ -72,9 +73,11 @@ func stack(layers []layer, onBase bool) copied {
 // files returns the names of everything that belongs into the machine's folder.
 func (r record) files() map[string]bool {
 	all := map[string]bool{recordFile: true, lifeFile: true, varsFile: true, logFile: true, serialFile: true}
-	for _, c := range r.Copies {
-		for _, l := range c.layers() {
-			all[l.File] = true
+	for disk := range r.Copies {
+		for _, c := range r.stacks(disk) {
+			for _, l := range c.layers() {
+				all[l.File] = true
+			}
 		}
 	}
 	return all
