@@ -40,6 +40,7 @@ var mayImport = map[string]string{
 	// Pure parts.
 	"manifest": "estate fault internal/near",
 	"compose":  "estate fault",
+	"matrix":   "estate",
 
 	// What lies on a host.
 	"image":         "estate fault internal/",

@@ -140,17 +140,20 @@ const (
 	CallPort    Verb = "port"    // a tunnel to a TCP port of the guest
 	CallStart   Verb = "start"   // start an application; one StartReply line comes back
 	CallAccount Verb = "account" // set a password of the guest; one StartReply line comes back
+	CallContent Verb = "content" // send content to another host, which checks it
 )
 
 // Call asks an agent for a tunnel, or for an act whose outcome comes back
 // through one. The agent answers with OpenCall, once.
 type Call struct {
 	ID      string           `json:"id"`
-	Verb    Verb             `json:"verb" enum:"display,port,start,account"`
-	Machine estate.MachineID `json:"machine"`
+	Verb    Verb             `json:"verb" enum:"display,port,start,account,content,run,rest,prepare,export,import,hash,shelve,try,where,arrive,depart"`
+	Machine estate.MachineID `json:"machine,omitempty" doc:"For all but content."`
 	Port    int              `json:"port,omitempty" doc:"For port."`
 	Start   *Start           `json:"start,omitempty" doc:"For start."`
 	Account *Account         `json:"account,omitempty" doc:"For account."`
+	Moving  *Moving          `json:"moving,omitempty" doc:"For the calls of a move."`
+	Content *FetchRequest    `json:"content,omitempty" doc:"For content."`
 }
 
 // Account is an account of the guest and the password it gets for one session.

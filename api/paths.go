@@ -19,6 +19,7 @@ const (
 	SignInPath   = "/v1/sign-in/"
 	SignOutPath  = "/v1/sign-out"
 	DocumentPath = "/openapi.json"
+	EnrolPath    = "/v1/enrol" // all that an agent without a certificate can reach
 )
 
 // Names on the wire.
@@ -35,6 +36,10 @@ const (
 // lease: AgentLeases + the hypervisor's name. A hypervisor without its key has
 // lost its agent.
 const AgentLeases = "/consort/agents/"
+
+// Claims is the prefix of the store keys that say which agent does a piece of
+// work that only one should do. They go with the agent's lease.
+const Claims = "/consort/claims/"
 
 // Path returns where the object is served.
 func Path(ref estate.Ref) string {

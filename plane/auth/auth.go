@@ -16,6 +16,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/plane/authority"
 	"consort.dev/consort/plane/store"
 )
 
@@ -26,6 +27,7 @@ type Caller struct {
 	Groups []string // the person's
 	Scopes []string // what a token is limited to; no limit when empty
 	Agent  string   // the hypervisor whose agent it is
+	Serial string   // of the certificate that an agent came with
 }
 
 // Options are the parts an Auth is made of.
@@ -36,6 +38,9 @@ type Options struct {
 	Log     *slog.Logger
 	Origins []string // where people open the portal, as https://desk.example.org; what the browser says when empty
 	Cost    Cost     // of a password guess; the zero Cost is DefaultCost
+
+	Authority *authority.Authority // vouches for agents; they cannot join when it is nil
+	AgentLife time.Duration        // of their certificates; DefaultAgentLife when 0
 }
 
 // Auth knows callers. It is safe for use by many goroutines. Run keeps its
@@ -55,6 +60,9 @@ type Auth struct {
 func New(o Options) (*Auth, error) {
 	if o.Cost == (Cost{}) {
 		o.Cost = DefaultCost()
+	}
+	if o.AgentLife == 0 {
+		o.AgentLife = DefaultAgentLife
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -90,11 +98,14 @@ func trusted(r *http.Request) bool {
 	return yes
 }
 
-// Authenticate returns who sent the request: by a bearer token, by a trusted
-// connection, or by the cookie of a sign-in. Nobody we know is
+// Authenticate returns who sent the request: by the certificate of an agent, by
+// a bearer token, by a trusted connection, or by the cookie of a sign-in. Nobody we know is
 // fault.Unauthenticated. A request that changes something and comes with the
 // cookie, but from a page of another origin, is fault.Denied.
 func (a *Auth) Authenticate(r *http.Request) (Caller, error) {
+	if presented(r) {
+		return a.byCertificate(r)
+	}
 	if h := r.Header.Get("Authorization"); h != "" {
 		scheme, secret, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

@@ -66,7 +66,7 @@ func (b *Broker) Dial(ctx context.Context, hypervisor string, call api.Call) (ne
 	}
 	b.mu.Unlock()
 	if l == nil {
-		return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s is not connected; see whether it runs", call.Machine, hypervisor)
+		return nil, fault.Unavailable.Errorf("%s: the agent of hypervisor %s is not connected; see whether it runs", aim(call), hypervisor)
 	}
 	defer func() {
 		b.mu.Lock()
@@ -82,13 +82,21 @@ func (b *Broker) Dial(ctx context.Context, hypervisor string, call api.Call) (ne
 		case conn := <-w.conn:
 			return conn, nil
 		case err := <-w.refused:
-			return nil, fault.KindOf(err).Errorf("reach machine %s: %w", call.Machine, err)
+			return nil, fault.KindOf(err).Errorf("%s: %w", aim(call), err)
 		case <-l.ended:
-			return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s went away; try again", call.Machine, hypervisor)
+			return nil, fault.Unavailable.Errorf("%s: the agent of hypervisor %s went away; try again", aim(call), hypervisor)
 		case <-ctx.Done():
-			return nil, fault.Unavailable.Errorf("reach machine %s: the agent of hypervisor %s did not answer: %w", call.Machine, hypervisor, context.Cause(ctx))
+			return nil, fault.Unavailable.Errorf("%s: the agent of hypervisor %s did not answer: %w", aim(call), hypervisor, context.Cause(ctx))
 		}
 	}
+}
+
+// aim says what a call is for.
+func aim(c api.Call) string {
+	if c.Machine == "" {
+		return "call for " + string(c.Verb)
+	}
+	return "reach machine " + string(c.Machine)
 }
 
 // Listen passes the calls for the hypervisor on to send until ctx ends or send

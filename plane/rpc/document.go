@@ -204,14 +204,21 @@ func (d describer) act(op *huma.Operation, r route) {
 		"offers":           {"Read what the providers of this plane can do.", nil, d.of(api.Offers{}), 200},
 		"me":               {"Read who the plane takes you for.", nil, d.of(api.Me{}), 200},
 		"join":             {"An agent says that it is there.", nil, d.of(api.JoinReply{}), 200},
+		"run":              {"Run a command in a machine's guest.", d.of(api.RunRequest{}), d.of(api.RunReply{}), 200},
 		"adopt":            {"Make a machine that was found on a hypervisor one of ours.", d.of(api.AdoptRequest{}), d.object(machine), 201},
 		"alive":            {"An agent renews its lease.", d.of(api.AliveRequest{}), d.of(api.Empty{}), 200},
+		"joinToken":        {"Make a token that lets one host join as the hypervisor.", d.of(api.JoinTokenRequest{}), d.of(api.JoinTokenReply{}), 200},
+		"revoke":           {"End every certificate and token of the hypervisor's agent, and what it has open.", nil, d.of(api.RevokeReply{}), 200},
+		"enrol":            {"A host trades its join token for a certificate. Needs no caller.", d.of(api.EnrolRequest{}), d.of(api.Certificate{}), 200},
+		"renew":            {"An agent gets its next certificate.", d.of(api.RenewRequest{}), d.of(api.Certificate{}), 200},
+		"claim":            {"An agent makes itself the only one that does a piece of work, or lets go of it.", d.of(api.ClaimRequest{}), d.of(api.Empty{}), 200},
+		"fetch":            {"An agent gets content that some other host has: raw bytes of that host's agent.", d.of(api.FetchRequest{}), nil, 200},
 		"calls":            {"An agent listens for calls: one line each; empty ones are signs of life.", nil, d.of(api.Call{}), 200},
 		"refuseCall":       {"An agent says why it opens no tunnel for a call.", d.of(api.Problem{}), d.of(api.Empty{}), 200},
 		"answerCall":       {"An agent answers a call with a tunnel of raw bytes (Upgrade: " + api.TunnelUpgrade + ").", nil, nil, 101},
 	}[r.id]
 	op.Summary = w.summary
-	if strings.Contains(" join alive calls answerCall refuseCall ", " "+r.id+" ") {
+	if strings.Contains(" join alive enrol renew claim fetch calls answerCall refuseCall ", " "+r.id+" ") {
 		op.Tags = []string{"agents"}
 	}
 	if r.id == "watch" {

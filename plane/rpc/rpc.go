@@ -38,19 +38,21 @@ type Tickets interface {
 
 // Options are the parts a server is made of.
 type Options struct {
-	Store   *store.Store
-	Auth    Auth
-	Tickets Tickets
-	Calls   *calls.Broker
-	Offers  api.Offers
-	SignIn  http.Handler // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
-	Gateway http.Handler // /v1/tunnel; absent when nil
-	Web     http.Handler // everything else; absent when nil
-	Ready   func(context.Context) error
-	Now     func() time.Time
-	Random  io.Reader
-	Log     *slog.Logger
-	Beat    time.Duration // between bookmarks of a quiet watch; 10 s when 0
+	Store    *store.Store
+	Auth     Auth
+	Tickets  Tickets
+	Calls    *calls.Broker
+	Offers   api.Offers
+	Badges   Badges        // of agents that join; none can when nil
+	AgentsAt func() string // where the plane listens for agents; may be nil
+	SignIn   http.Handler  // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
+	Gateway  http.Handler  // /v1/tunnel; absent when nil
+	Web      http.Handler  // everything else; absent when nil
+	Ready    func(context.Context) error
+	Now      func() time.Time
+	Random   io.Reader
+	Log      *slog.Logger
+	Beat     time.Duration // between bookmarks of a quiet watch; 10 s when 0
 }
 
 // Server answers the API.
@@ -169,6 +171,7 @@ func (s *Server) routes() []route {
 	desktop, _ := estate.KindNamed("Desktop")
 	session, _ := estate.KindNamed("Session")
 	hypervisor, _ := estate.KindNamed("Hypervisor")
+	machine, _ := estate.KindNamed("Machine")
 	return append(rs,
 		route{id: "watch", method: "GET", path: api.WatchPath, serve: (*call).watch},
 		route{id: "apply", method: "POST", path: api.ApplyPath, serve: (*call).apply},
@@ -178,8 +181,15 @@ func (s *Server) routes() []route {
 		route{id: "offers", method: "GET", path: api.OffersPath, serve: (*call).offers},
 		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
 		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
+		route{id: "run", method: "POST", path: "/v1/projects/{project}/machines/{name}/run", kind: machine, serve: (*call).run, endless: true},
 		route{id: "adopt", method: "POST", path: "/v1/hypervisors/{name}/adopt", kind: hypervisor, serve: (*call).adopt},
 		route{id: "alive", method: "POST", path: "/v1/hypervisors/{name}/alive", kind: hypervisor, serve: (*call).alive},
+		route{id: "joinToken", method: "POST", path: "/v1/hypervisors/{name}/token", kind: hypervisor, serve: (*call).joinToken},
+		route{id: "revoke", method: "POST", path: "/v1/hypervisors/{name}/revoke", kind: hypervisor, serve: (*call).revoke},
+		route{id: "enrol", method: "POST", path: api.EnrolPath, serve: (*call).enrol, open: true},
+		route{id: "renew", method: "POST", path: "/v1/hypervisors/{name}/renew", kind: hypervisor, serve: (*call).renew},
+		route{id: "claim", method: "POST", path: "/v1/hypervisors/{name}/claim", kind: hypervisor, serve: (*call).claim},
+		route{id: "fetch", method: "POST", path: "/v1/hypervisors/{name}/fetch", kind: hypervisor, serve: (*call).fetch, endless: true},
 		route{id: "calls", method: "GET", path: "/v1/hypervisors/{name}/calls", kind: hypervisor, serve: (*call).calls, endless: true},
 		route{id: "answerCall", method: "POST", path: "/v1/calls/{id}", serve: (*call).answer, endless: true},
 		route{id: "refuseCall", method: "POST", path: "/v1/calls/{id}/refuse", serve: (*call).refuse},
