@@ -18,6 +18,10 @@ import (
 // desktopMark exists in a guest whose desktop is drawn (docs/guest.md).
 const desktopMark = "/run/consort/desktop"
 
+// silentLong is after which time a guest that never answered is asked seldom:
+// it may have no agent.
+const silentLong = 10 * time.Minute
+
 // lookInside learns how far the guest is, brings its applications to it, and
 // says when to look again.
 func (k *keeper) lookInside(ctx context.Context, m *estate.Machine, have driver.Machine) time.Duration {
@@ -26,13 +30,16 @@ func (k *keeper) lookInside(ctx context.Context, m *estate.Machine, have driver.
 		return lookEvery
 	}
 	k.guest.Addresses = k.addresses(m)
-	if !k.agent.Host.Can(estate.CanGuest).Has {
+	if !k.agent.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanGuest).Has {
 		return lookEvery
 	}
 	now := k.agent.Now()
 	if !k.guest.Desktop || now.Sub(k.asked) >= guestLook {
 		k.asked = now
 		k.ask(ctx)
+	}
+	if !k.guest.Agent && !have.Started.IsZero() && now.Sub(have.Started) > silentLong {
+		return guestLook
 	}
 	if !k.guest.Agent {
 		return bootLook

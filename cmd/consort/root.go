@@ -74,13 +74,13 @@ a hypervisor, each from whom you like, and manages them from one place.
 }
 
 // hostCommands are the commands that run Consort's own parts.
-func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand(), probe()} }
+func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand(), agentCommand(), probe()} }
 
 // verbs are the commands that speak to a plane.
 func (c *cli) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newApply(c), newDiff(c), newGet(c), newDescribe(c), newWatch(c), newDelete(c),
-		newConnect(c), newStart(c), newImage(c), newHypervisor(c), newAdopt(c), newRelease(c), newSchema(c), newSignIn(c), newVersion(c),
+		newConnect(c), newStart(c), newImage(c), newHypervisor(c), newAdopt(c), newRelease(c), newExec(c), newMatrix(c), newSchema(c), newSignIn(c), newVersion(c),
 	}
 }
 
@@ -265,4 +265,11 @@ func count(n int, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// note says how far long work is, to people only.
+func (c *cli) note(format string, args ...any) {
+	if c.people {
+		fmt.Fprintf(c.err, format+"\n", args...)
+	}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"encoding"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -120,8 +121,20 @@ func (s *shape) object(path string, v any) (map[string]any, bool) {
 	return m, ok
 }
 
+// bytes checks binary data, which JSON carries as text in base64 (RFC 4648).
+func (s *shape) bytes(path string, v any) {
+	text, ok := v.(string)
+	if _, err := base64.StdEncoding.DecodeString(text); !ok || err != nil {
+		s.wrong(path, "text in base64 is expected, not %s", describe(v))
+	}
+}
+
 func (s *shape) list(path string, v any, t reflect.Type) {
 	if v == nil {
+		return
+	}
+	if t.Elem().Kind() == reflect.Uint8 {
+		s.bytes(path, v)
 		return
 	}
 	l, ok := v.([]any)
