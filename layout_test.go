@@ -47,6 +47,7 @@ var mayImport = map[string]string{
 	"guest/":        "fault internal/",
 	"agent":         "estate fault api image hypervisor hypervisor/driver application application/driver agent/network internal/",
 	"agent/network": "estate fault internal/",
+	"agent/badge":   "fault api internal/atomicfile",
 
 	// What crosses processes.
 	"api": "estate fault",

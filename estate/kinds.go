@@ -30,6 +30,7 @@ func Kinds() []KindInfo {
 		{"Session", "sessions", false, "One person looking at one desktop.", func() Resource { return new(Session) }},
 		{"Grant", "grants", false, "Who may use or manage what.", func() Resource { return new(Grant) }},
 		{"Operation", "operations", false, "The journal of one act of many steps.", func() Resource { return new(Operation) }},
+		{"Trial", "trials", true, "One workload measured on one hypervisor.", func() Resource { return new(Trial) }},
 		{"Event", "events", false, "Something that happened to an object.", func() Resource { return new(Event) }},
 	}
 }

@@ -77,6 +77,7 @@ func columns(k estate.Kind) []string {
 		"Session":     "STATE DESKTOP PERSON PRESENTATION WAITING",
 		"Grant":       "TO OF ROLE",
 		"Operation":   "VERB ON STEPS ENDED",
+		"Trial":       "RUN HYPERVISOR PRODUCT WORKLOAD FIGURES AT",
 		"Event":       "AT ON REASON TEXT",
 	}[k])
 }
@@ -126,6 +127,9 @@ func livingCells(r estate.Resource) []string {
 		return []string{to, strings.TrimSpace(strings.ToLower(string(r.Spec.Of.Kind)) + " " + r.Spec.Of.Name), string(r.Spec.Role)}
 	case *estate.Operation:
 		return []string{r.Spec.Verb, r.Spec.On.String(), number(len(r.Status.Steps)), clock(r.Status.Ended)}
+	case *estate.Trial:
+		s := &r.Spec
+		return []string{s.Run, s.Hypervisor, clip(s.Product, 32), s.Workload, orElse(number(len(s.Figures)), short(s.Note)), clock(s.At)}
 	case *estate.Event:
 		return []string{clock(r.Spec.At), r.Spec.On.String(), r.Spec.Reason, r.Spec.Text}
 	}

@@ -26,7 +26,6 @@ var workloads = map[string]workload{
 	"switches": switches,
 	"disk":     disk,
 	"packets":  packets,
-	"sink":     sink,
 }
 
 func main() {

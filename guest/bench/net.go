@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -172,34 +171,4 @@ func flood(conn *net.IPConn, size int, d time.Duration) (float64, error) {
 		}
 	}
 	return float64(answered) / time.Since(began).Seconds(), nil
-}
-
-// sink takes one TCP connection on the port given, 5201 when none is, and says
-// how fast bytes came in. The time given bounds the wait for it.
-func sink(d time.Duration, args []string) (figures, error) {
-	port := "5201"
-	if len(args) > 0 {
-		port = args[0]
-	}
-	l, err := net.Listen("tcp4", ":"+port)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	l.(*net.TCPListener).SetDeadline(time.Now().Add(d))
-	conn, err := l.Accept()
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	first := make([]byte, 1)
-	if _, err := io.ReadFull(conn, first); err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	n, err := io.Copy(io.Discard, conn)
-	if err != nil {
-		return nil, err
-	}
-	return figures{"tcp_mb_per_s": float64(n) / mega / time.Since(began).Seconds()}, nil
 }

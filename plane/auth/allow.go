@@ -79,6 +79,7 @@ func rows() map[estate.Kind]row {
 		"Session":     {sessionOf, nothing},
 		"Grant":       {grantOf, nothing},
 		"Operation":   {about, nothing},
+		"Trial":       {forOperators(get), nothing},
 		"Event":       {about, always(create)},
 	}
 }

@@ -33,6 +33,7 @@ var matrix = map[estate.Kind]map[string]string{
 	"Session":     {"ana": "gdn", "olga": "gudn"},
 	"Grant":       {"bob": "g", "olga": "gcud"},
 	"Operation":   {"ana": "g", "olga": "g"},
+	"Trial":       {"olga": "g"},
 	"Event":       {"ana": "g", "olga": "g", "h1": "c", "h2": "c"},
 }
 
@@ -108,6 +109,7 @@ func office(t *testing.T, w *world) map[estate.Kind]estate.Ref {
 			To: estate.Grantee{Group: "staff"}, Of: estate.Granted{Kind: "Application", Name: "writer"}, Role: estate.Use,
 		}},
 		&estate.Operation{Head: head("Operation", "office", "o1"), Spec: estate.OperationSpec{On: desk}},
+		&estate.Trial{Head: head("Trial", "", "t1")},
 		&estate.Event{Head: head("Event", "office", "e1"), Spec: estate.EventSpec{On: desk}},
 	} {
 		w.create(t, r)

@@ -1,0 +1,207 @@
+// Package matrix turns trials into the competitive matrix: which hypervisor is
+// best at what, and what changed between two runs. It is pure.
+package matrix
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"consort.dev/consort/estate"
+)
+
+// Cell is one figure of one hypervisor.
+type Cell struct {
+	Column  Column
+	Samples []float64
+	Median  float64
+	Low     float64 // the least sample
+	High    float64 // the greatest
+	Best    bool    // apart from all others of its row, on the better side
+	Note    string  // why it is empty
+}
+
+// Column is what a column of the matrix measured: a hypervisor at a release.
+type Column struct {
+	Hypervisor  string
+	GuestType   string
+	Product     string
+	Accelerator string
+}
+
+// Row is one figure of every hypervisor.
+type Row struct {
+	Workload string
+	Figure   string
+	Better   estate.Better
+	Cells    []Cell // one for each column
+}
+
+// Matrix is the trials of one run.
+type Matrix struct {
+	Columns []Column
+	Rows    []Row
+}
+
+// Of returns the matrix of trials, which are of one run, with columns and rows
+// in the order of their names.
+func Of(trials []*estate.Trial) Matrix {
+	var m Matrix
+	for _, t := range trials {
+		c := columnOf(t)
+		if !slices.Contains(m.Columns, c) {
+			m.Columns = append(m.Columns, c)
+		}
+		for _, f := range t.Spec.Figures {
+			same := func(r Row) bool { return r.Workload == t.Spec.Workload && r.Figure == f.Name }
+			if !slices.ContainsFunc(m.Rows, same) {
+				m.Rows = append(m.Rows, Row{Workload: t.Spec.Workload, Figure: f.Name, Better: f.Better})
+			}
+		}
+	}
+	slices.SortFunc(m.Columns, func(a, b Column) int {
+		return cmp.Or(cmp.Compare(a.Hypervisor, b.Hypervisor), cmp.Compare(a.GuestType, b.GuestType))
+	})
+	slices.SortFunc(m.Rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Figure, b.Figure))
+	})
+	for i := range m.Rows {
+		m.Rows[i].fill(m.Columns, trials)
+	}
+	return m
+}
+
+func columnOf(t *estate.Trial) Column {
+	return Column{t.Spec.Hypervisor, t.Spec.GuestType, t.Spec.Product, t.Spec.Accelerator}
+}
+
+// fill finds the row's cells and marks the best.
+func (r *Row) fill(columns []Column, trials []*estate.Trial) {
+	for _, c := range columns {
+		cell := Cell{Column: c}
+		for _, t := range trials {
+			if t.Spec.Workload != r.Workload || columnOf(t) != c {
+				continue
+			}
+			cell.Note = t.Spec.Note
+			for _, f := range t.Spec.Figures {
+				if f.Name == r.Figure {
+					cell.measure(f.Samples)
+				}
+			}
+		}
+		r.Cells = append(r.Cells, cell)
+	}
+	for i := range r.Cells {
+		r.Cells[i].Best = r.best(i)
+	}
+}
+
+func (c *Cell) measure(samples []float64) {
+	c.Samples = slices.Clone(samples)
+	s := slices.Sorted(slices.Values(samples))
+	n := len(s)
+	if n == 0 {
+		return
+	}
+	c.Low, c.High, c.Median = s[0], s[n-1], (s[(n-1)/2]+s[n/2])/2
+}
+
+// Measured reports whether the cell has samples.
+func (c Cell) Measured() bool { return len(c.Samples) > 0 }
+
+// best reports whether the cell is apart from all others on the better side; a
+// row with one cell has no best.
+func (r *Row) best(i int) bool {
+	if !r.Cells[i].Measured() {
+		return false
+	}
+	others := 0
+	for j, o := range r.Cells {
+		if j == i || !o.Measured() {
+			continue
+		}
+		others++
+		if Compare(o, r.Cells[i], r.Better) != Improved {
+			return false
+		}
+	}
+	return others > 0
+}
+
+// Verdict is what a comparison of two cells says.
+type Verdict string
+
+// The verdicts.
+const (
+	Same     Verdict = "no difference"
+	Improved Verdict = "better"
+	Worse    Verdict = "worse"
+	Missing  Verdict = "not measured"
+)
+
+// Least is by how much medians must differ, as a share of the smaller, before a
+// difference is called one. Less is within what a host that does other things
+// besides does to a run.
+const Least = 0.10
+
+// Compare says how b is against a. It is different only when no sample of one
+// lies among those of the other and the medians are Least apart: of five
+// repeats each, that comes by chance once in 126 (Mann-Whitney, two-sided).
+func Compare(a, b Cell, better estate.Better) Verdict {
+	if !a.Measured() || !b.Measured() {
+		return Missing
+	}
+	apart := a.High < b.Low || b.High < a.Low
+	if !apart || math.Abs(a.Median-b.Median) < Least*math.Min(math.Abs(a.Median), math.Abs(b.Median)) {
+		return Same
+	}
+	if (b.Median < a.Median) == (better == estate.Lower) {
+		return Improved
+	}
+	return Worse
+}
+
+// Change is how one figure of one hypervisor differs between two runs.
+type Change struct {
+	Workload string
+	Figure   string
+	Better   estate.Better
+	Was, Is  Cell
+	Verdict  Verdict
+	Release  bool // the product or its accelerator changed
+}
+
+// Diff compares two matrices figure by figure. Columns are the same when the
+// hypervisor and the type of guest are: their releases may differ.
+func Diff(was, is Matrix) []Change {
+	var out []Change
+	for _, r := range is.Rows {
+		for _, c := range r.Cells {
+			old, found := was.cell(r, c.Column)
+			if !found {
+				continue
+			}
+			out = append(out, Change{
+				Workload: r.Workload, Figure: r.Figure, Better: r.Better, Was: old, Is: c,
+				Verdict: Compare(old, c, r.Better),
+				Release: old.Column.Product != c.Column.Product || old.Column.Accelerator != c.Column.Accelerator,
+			})
+		}
+	}
+	return out
+}
+
+func (m Matrix) cell(r Row, at Column) (Cell, bool) {
+	for _, mine := range m.Rows {
+		if mine.Workload != r.Workload || mine.Figure != r.Figure {
+			continue
+		}
+		for _, c := range mine.Cells {
+			if c.Column.Hypervisor == at.Hypervisor && c.Column.GuestType == at.GuestType {
+				return c, true
+			}
+		}
+	}
+	return Cell{}, false
+}
