@@ -24,6 +24,7 @@ import (
 type Options struct {
 	Hypervisor   string // name of the Hypervisor object it speaks for
 	Provider     string // the provider's name, for that object
+	Endpoint     string // where its API is reached, for that object; empty for this host's own
 	Labels       map[string]string
 	Dir          string // records and volumes
 	Plane        *api.Client
@@ -90,6 +91,9 @@ func (a *Agent) Run(ctx context.Context) error {
 // follow hands every change to whom it concerns.
 func (a *Agent) follow(ctx context.Context, wg *sync.WaitGroup) {
 	for e := range a.Plane.WatchKinds(ctx, "", "Network", "Volume", "Image", "Application", "Machine") {
+		if e.Type == api.Synced {
+			a.sweep(ctx, wg)
+		}
 		if e.Type != api.Is && e.Type != api.Gone {
 			if e.Err != nil && ctx.Err() == nil {
 				a.Log.Warn("follow the plane", "error", e.Err)
@@ -159,17 +163,26 @@ func (a *Agent) sawVolume(ctx context.Context, v *estate.Volume, deleted bool) {
 func (a *Agent) sawMachine(ctx context.Context, wg *sync.WaitGroup, m *estate.Machine, deleted bool) {
 	id := estate.MachineID(m.Metadata.UID)
 	_, known := a.records.get(id)
-	if m.Spec.Hypervisor != a.Hypervisor && !known {
+	mv := m.Spec.Moving
+	moves := mv != nil && (mv.From == a.Hypervisor || mv.To == a.Hypervisor)
+	if m.Spec.Hypervisor != a.Hypervisor && !moves && !known {
 		return
 	}
+	a.keep(ctx, wg, m, deleted)
+}
+
+// keep hands the machine to its keeper.
+func (a *Agent) keep(ctx context.Context, wg *sync.WaitGroup, m *estate.Machine, deleted bool) {
+	id := estate.MachineID(m.Metadata.UID)
+	rec, _ := a.records.get(id)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	k := a.machines[id]
 	if k == nil {
-		if deleted {
+		if deleted && !rec.leftover() {
 			return
 		}
-		k = &keeper{agent: a, id: id, wake: make(chan struct{}, 1)}
+		k = &keeper{agent: a, id: id, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 		a.machines[id] = k
 		wg.Go(func() { k.run(ctx) })
 	}

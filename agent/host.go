@@ -73,7 +73,7 @@ func (a *Agent) join(ctx context.Context) (lease string, err error) {
 	case errors.Is(err, fault.NotFound):
 		h := &estate.Hypervisor{
 			Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Hypervisor", Metadata: estate.Metadata{Name: a.Hypervisor, Labels: a.Labels}},
-			Spec: estate.HypervisorSpec{Provider: a.Provider},
+			Spec: estate.HypervisorSpec{Provider: a.Provider, Endpoint: a.Endpoint},
 		}
 		if err := a.Plane.Put(ctx, h, api.Write{}); err != nil {
 			return "", err

@@ -13,12 +13,15 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"consort.dev/consort/fault"
+	"consort.dev/consort/plane/authority"
 )
 
 // listenPublic opens the address people reach and returns its URL. On any
 // address but loopback TLS is on.
-func listenPublic(o upOptions) (net.Listener, string, error) {
+func listenPublic(o upOptions, ca *authority.Authority) (net.Listener, string, error) {
 	host, port, err := net.SplitHostPort(o.listen)
 	if err != nil {
 		return nil, "", fault.Invalid.Errorf("--listen %q: %w; write 127.0.0.1:8440", o.listen, err)
@@ -35,19 +38,52 @@ func listenPublic(o upOptions) (net.Listener, string, error) {
 		// need a name.
 		return l, "http://" + net.JoinHostPort("localhost", port), nil
 	}
-	cert, err := certificate(o, host)
+	show, err := serving(o, ca, host)
 	if err != nil {
 		l.Close()
 		return nil, "", err
 	}
-	name := host
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		if name, err = os.Hostname(); err != nil {
-			name = "localhost"
-		}
+	conf := &tls.Config{GetCertificate: show, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	return tls.NewListener(l, conf), "https://" + net.JoinHostPort(reachable(host), port), nil
+}
+
+// reachable returns what others call a host that is listened on: its name when
+// that is every address.
+func reachable(host string) string {
+	ip := net.ParseIP(host)
+	if host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return host
 	}
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
-	return tls.NewListener(l, conf), "https://" + net.JoinHostPort(name, port), nil
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// goneAfter is how long the other end of an agent's connection may be silent
+// about what it was sent: a link that is cut for less goes on where it was.
+const goneAfter = 30 * time.Second
+
+// listenAgents opens the address where agents come in, and returns its URL.
+func listenAgents(ctx context.Context, at string) (net.Listener, string, error) {
+	host, _, err := net.SplitHostPort(at)
+	if err != nil {
+		return nil, "", fault.Invalid.Errorf("--agents %q: %w; write 0.0.0.0:8441", at, err)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneAfter.Milliseconds()))
+		})
+		return errors.Join(err, failed)
+	}}
+	l, err := lc.Listen(ctx, "tcp", at)
+	if err != nil {
+		return nil, "", fault.Unavailable.Errorf("listen for agents on %s: %w; choose another address with --agents", at, err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return l, "https://" + net.JoinHostPort(reachable(host), port), nil
 }
 
 func loopback(host string) bool {

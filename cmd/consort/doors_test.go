@@ -165,24 +165,9 @@ func (p *plane) follow(ctx context.Context) (*http.Response, error) {
 
 func TestACertificateNeedsItsKey(t *testing.T) {
 	for _, o := range []upOptions{{listen: "127.0.0.1:0", tlsCert: "cert.pem"}, {listen: "127.0.0.1:0", tlsKey: "key.pem"}} {
-		_, _, err := listenPublic(o)
+		_, _, err := listenPublic(o, nil)
 		if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "give both --tls-cert and --tls-key") {
 			t.Errorf("cert %q, key %q: %v", o.tlsCert, o.tlsKey, err)
-		}
-	}
-}
-
-func TestADamagedAuthoritySaysWhatToDo(t *testing.T) {
-	for name, text := range map[string]string{
-		"empty": "", "no key": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-		"not a certificate": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
-	} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "authority.pem"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := authority(dir); !errors.Is(err, fault.Stuck) || !strings.Contains(err.Error(), "restore it from a backup") {
-			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

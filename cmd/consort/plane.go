@@ -7,18 +7,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"time"
 
-	"consort.dev/consort/agent"
-	"consort.dev/consort/agent/network"
 	"consort.dev/consort/api"
 	"consort.dev/consort/application"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/gateway"
-	"consort.dev/consort/image"
 	"consort.dev/consort/plane/auth"
+	"consort.dev/consort/plane/authority"
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/control"
 	"consort.dev/consort/plane/control/lifecycle"
@@ -41,6 +40,8 @@ type plane struct {
 	apps    map[string]*application.Provider
 	socket  string // where the API is reached on this host
 	url     string // where people reach it
+	ca      *authority.Authority
+	agents  string // URL where agents of other hosts come in; empty for nowhere
 	client  *api.Client
 }
 
@@ -80,11 +81,15 @@ func (p *plane) open(ctx context.Context, o upOptions, kv store.KV) error {
 	for _, a := range p.apps {
 		p.offers.Deliveries = append(p.offers.Deliveries, a.Offer())
 	}
-	if p.auth, err = auth.New(auth.Options{Store: p.store, Now: time.Now, Random: rand.Reader, Log: p.log}); err != nil {
+	if p.ca, err = authority.Open(filepath.Join(o.state, "ca"), time.Now); err != nil {
+		return err
+	}
+	if p.auth, err = auth.New(auth.Options{Store: p.store, Now: time.Now, Random: rand.Reader, Log: p.log, Authority: p.ca, AgentLife: o.agentLife}); err != nil {
 		return err
 	}
 	p.server, err = rpc.New(rpc.Options{
 		Store: p.store, Auth: p.auth, Tickets: p.gateway, Calls: p.calls, Offers: p.offers,
+		Badges: p.auth, AgentsAt: func() string { return p.agents },
 		SignIn: p.auth.Handler(), Gateway: p.gateway, Web: web.Handler(), Now: time.Now, Random: rand.Reader, Log: p.log,
 	})
 	return err
@@ -107,12 +112,17 @@ func (p *plane) serve(o upOptions, start func(string, func(context.Context) erro
 	if err != nil {
 		return err
 	}
-	public, url, err := listenPublic(o)
+	public, url, err := listenPublic(o, p.ca)
 	if err != nil {
 		local.Close()
 		return err
 	}
 	p.url = url
+	if err := p.admitAgents(o, start); err != nil {
+		local.Close()
+		public.Close()
+		return err
+	}
 	if p.client, err = api.NewClient(api.Options{Server: p.socket}); err != nil {
 		return err
 	}
@@ -125,6 +135,23 @@ func (p *plane) serve(o upOptions, start func(string, func(context.Context) erro
 	for _, l := range append(placer.Loops(), keeper.Loop()) {
 		start("loop "+l.Name, l.Run)
 	}
+	return nil
+}
+
+// admitAgents opens the door for agents of other hosts, if there is to be one.
+func (p *plane) admitAgents(o upOptions, start func(string, func(context.Context) error)) error {
+	if o.agents == "" {
+		return nil
+	}
+	l, url, err := listenAgents(context.Background(), o.agents)
+	if err != nil {
+		return err
+	}
+	p.agents = url
+	host, _, _ := net.SplitHostPort(o.agents)
+	door := p.auth.Door()
+	start("serve "+o.agents, serveOn(door.Listen(l, servingOwn(p.ca, host)), door.Handler(p.server), door.Connected))
+	start("certificates of agents", door.Run)
 	return nil
 }
 
@@ -144,24 +171,7 @@ func (p *plane) alive(ctx context.Context, hypervisor string) (bool, error) {
 
 // startAgent starts this host's agent, a client like any other.
 func (p *plane) startAgent(ctx context.Context, o upOptions, start func(string, func(context.Context) error)) error {
-	images, err := image.Open(o.images)
-	if err != nil {
-		return err
-	}
-	host, err := openHypervisor(ctx, o.provider, o.hypervisor, site{dir: o.state, run: o.run})
-	if err != nil {
-		return err
-	}
-	opts := agent.Options{
-		Hypervisor: o.hypervisor, Provider: o.provider, Dir: filepath.Join(o.state, "agent"),
-		Plane: p.client, Host: host, Applications: p.apps, Images: images, Now: time.Now, Log: p.log,
-	}
-	if err := network.Probe(ctx); err != nil {
-		opts.NoNetwork = err.Error()
-	} else if opts.Network, err = network.Open(filepath.Join(o.state, "network")); err != nil {
-		return err
-	}
-	a, err := agent.New(opts)
+	a, err := newAgent(ctx, o.host(), p.client, p.apps, p.log)
 	if err != nil {
 		return err
 	}

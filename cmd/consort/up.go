@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"consort.dev/consort/fault"
 	"consort.dev/consort/internal/flock"
+	"consort.dev/consort/plane/auth"
 )
 
 // upOptions are the flags of up.
@@ -21,6 +23,9 @@ type upOptions struct {
 	state      string
 	run        string
 	listen     string
+	agents     string
+	agentLife  time.Duration
+	noAgent    bool
 	tlsCert    string
 	tlsKey     string
 	store      []string
@@ -41,7 +46,8 @@ func upCommand() *cobra.Command {
 and the agent of this host. State lies under one directory; start it again and
 it goes on where it was. Machines outlive it.`,
 		Example: `  consort up --apply examples/first-desktop
-  consort up --state /srv/consort --listen 0.0.0.0:8443 --store https://etcd-1:2379`,
+  consort up --state /srv/consort --listen 0.0.0.0:8443 --store https://etcd-1:2379
+  consort up --no-agent --agents 0.0.0.0:8441   # machines run on hosts that join`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return up(c.Context(), o, c.OutOrStdout()) },
 	}
@@ -49,6 +55,9 @@ it goes on where it was. Machines outlive it.`,
 	f.StringVar(&o.state, "state", "/var/lib/consort", "directory of everything that must last")
 	f.StringVar(&o.run, "run", "", "directory of sockets; the path must be short (default /run/consort, or STATE/run)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8440", "address of API and portal; TLS is on for any but loopback")
+	f.StringVar(&o.agents, "agents", "", "address where other hosts' agents come in, always with TLS, as 0.0.0.0:8441; nowhere when empty")
+	f.DurationVar(&o.agentLife, "agent-life", auth.DefaultAgentLife, "how long their certificates are good; renewed after two thirds")
+	f.BoolVar(&o.noAgent, "no-agent", false, "only the plane: no machines run on this host")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate file; made by our own authority when empty")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key file of --tls-cert")
 	f.StringSliceVar(&o.store, "store", nil, "etcd endpoints; an etcd inside this process when empty")
@@ -89,8 +98,10 @@ func up(ctx context.Context, o upOptions, out io.Writer) error {
 	if err := p.serve(o, start); err != nil {
 		return err
 	}
-	if err := p.startAgent(ctx, o, start); err != nil {
-		return err
+	if !o.noAgent {
+		if err := p.startAgent(ctx, o, start); err != nil {
+			return err
+		}
 	}
 	if err := p.welcome(ctx, o, out); err != nil && ctx.Err() == nil {
 		return err
@@ -103,15 +114,14 @@ func up(ctx context.Context, o upOptions, out io.Writer) error {
 }
 
 func (o *upOptions) defaults() {
-	if o.run == "" {
-		o.run = filepath.Join(o.state, "run")
-		if o.state == "/var/lib/consort" {
-			o.run = "/run/consort"
-		}
-	}
-	if o.images == "" {
-		o.images = filepath.Join(o.state, "images")
-	}
+	h := o.host()
+	h.defaults()
+	o.run, o.images = h.run, h.images
+}
+
+// host is what this host's own agent looks after.
+func (o *upOptions) host() hostOptions {
+	return hostOptions{state: o.state, run: o.run, images: o.images, hypervisor: o.hypervisor, provider: o.provider}
 }
 
 func newLog(verbose bool) *slog.Logger {

@@ -177,7 +177,7 @@ func (a *Authority) Agent(hypervisor string, request []byte, life time.Duration)
 func (a *Authority) sign(leaf *x509.Certificate, public any, life time.Duration) (*x509.Certificate, error) {
 	now := a.now()
 	leaf.SerialNumber, leaf.KeyUsage = serial(), x509.KeyUsageDigitalSignature
-	leaf.NotBefore, leaf.NotAfter = now.Add(-backdated), now.Add(life)
+	leaf.NotBefore, leaf.NotAfter = now.Add(-min(backdated, life/10)), now.Add(life)
 	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, public, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate: %w", err)
