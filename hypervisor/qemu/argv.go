@@ -40,12 +40,21 @@ type launch struct {
 	code   int // firmware code and variables under UEFI
 	vars   int
 	serial int // where the console is logged
+
+	memory  int // what the machine is to go on with, and the disks it had attached
+	plugged []plug
 }
 
 // diskFile is the descriptor of one file of a disk.
 type diskFile struct {
 	fd     int
 	format estate.DiskFormat
+}
+
+// plug is a disk that was attached when the memory was saved.
+type plug struct {
+	plugged
+	file diskFile
 }
 
 // argv returns the arguments after the program's name.
@@ -96,6 +105,14 @@ func (l launch) argv() []string {
 	}
 	for i := range slots {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
+	}
+	for _, p := range l.plugged {
+		name := plugName(p.Disk.Name)
+		args = slices.Concat(args, nodes(name, []diskFile{p.file}, p.Disk.ReadOnly), []string{"-device",
+			fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s,serial=%s,bus=slot%d", name, name, p.Disk.Name, p.Slot)})
+	}
+	if l.memory != 0 {
+		args = append(args, "-incoming", fmt.Sprintf("fd:%d", l.memory), "-S")
 	}
 	return args
 }

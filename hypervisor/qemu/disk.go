@@ -213,7 +213,7 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r i
 		return err
 	}
 	rec.Copies = maps.Clone(rec.Copies)
-	rec.Copies[name] = next
+	rec.Copies[name], rec.Saved = next, nil
 	if err := m.save(rec); err != nil {
 		return err
 	}
@@ -228,6 +228,13 @@ func (h *Host) importFile(ctx context.Context, m *machine, d driver.Disk, r io.R
 	info, err := os.Stat(d.File.Path)
 	if err != nil {
 		return err
+	}
+	// The memory goes first: it must never meet a disk that it does not know.
+	if rec := m.record(); rec.Saved != nil {
+		rec.Saved = nil
+		if err := m.save(rec); err != nil {
+			return err
+		}
 	}
 	fill := func(w io.Writer) error { return copyExactly(w.(*os.File), r, diskSize(d)) }
 	if d.File.Format == estate.Raw {

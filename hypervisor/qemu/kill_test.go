@@ -58,7 +58,10 @@ var steps = []string{"open", "define", "start", "delete"}
 // SIGKILL at a random moment. The next one must find a machine that can be used,
 // started once in all, and must leave nothing behind when it deletes it.
 // CONSORT_KILLS says how often; CONSORT_SEED repeats a run.
-func TestKilledAnywhereItConverges(t *testing.T) {
+func TestKilledAnywhereItConverges(t *testing.T) { atRandomMoments(t, steps, killAt) }
+
+// atRandomMoments runs a test for a number of steps and times after them.
+func atRandomMoments(t *testing.T, steps []string, test func(t *testing.T, step string, after time.Duration)) {
 	kills, seed := 10, uint64(time.Now().UnixNano())
 	if n, err := strconv.Atoi(os.Getenv("CONSORT_KILLS")); err == nil {
 		kills = n
@@ -70,7 +73,7 @@ func TestKilledAnywhereItConverges(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	for i := range kills {
 		step, after := steps[r.IntN(len(steps))], time.Duration(r.Int64N(int64(120*time.Millisecond)))
-		t.Run(fmt.Sprintf("%d %s+%v", i, step, after.Round(time.Microsecond)), func(t *testing.T) { killAt(t, step, after) })
+		t.Run(fmt.Sprintf("%d %s+%v", i, step, after.Round(time.Microsecond)), func(t *testing.T) { test(t, step, after) })
 	}
 }
 
@@ -80,7 +83,7 @@ func killAt(t *testing.T, step string, after time.Duration) {
 	base(t, cfg)
 	starts := filepath.Join(dir, "starts")
 	counted(t, dir, starts)
-	reached := kill(t, dir, step, after)
+	reached := kill(t, "agent", dir, step, after)
 
 	h, err := Open(t.Context(), placeConfig(dir))
 	if err != nil {
@@ -117,9 +120,9 @@ func counted(t *testing.T, dir, starts string) {
 
 // kill starts the process, lets it come to a step, kills it some time later and
 // returns the step it had come to by then.
-func kill(t *testing.T, dir, step string, after time.Duration) (reached string) {
+func kill(t *testing.T, life, dir, step string, after time.Duration) (reached string) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", "agent", dir)
+	cmd := exec.Command("/proc/self/exe", life, dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

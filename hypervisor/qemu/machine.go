@@ -159,8 +159,7 @@ func (m *machine) controller() *qmp.Client {
 }
 
 // connect takes up the machine's running process: it must say that it is this
-// machine. Callers hold the turn. It also completes a power-on that a crash of
-// ours cut short.
+// machine. Callers hold the turn. It also finishes or undoes what was cut short.
 func (m *machine) connect(ctx context.Context) error {
 	if m.controller() != nil {
 		return nil
@@ -183,12 +182,9 @@ func (m *machine) connect(ctx context.Context) error {
 		c.Close()
 		return fault.Stuck.Errorf("the process that answers for machine %s says it is %s", m.id, who.UUID)
 	}
-	if r := m.record(); r.Starts != r.Starting {
-		r.Starts = r.Starting
-		if err := m.save(r); err != nil {
-			c.Close()
-			return err
-		}
+	if err := m.settle(ctx, c); err != nil {
+		c.Close()
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -221,8 +217,9 @@ func (m *machine) tidy() error {
 		return err
 	}
 	// Its process writes the pid file first thing, and we remove it before every
-	// power-on: where it lies, the last one happened, even if it is over.
-	if _, err := os.Stat(filepath.Join(m.run, pidFile)); err == nil && !lives && r.Starts != r.Starting {
+	// power-on: where it lies, the last one happened, even if it is over. Saved
+	// memory that is still recorded was not brought back to life.
+	if _, err := os.Stat(filepath.Join(m.run, pidFile)); err == nil && !lives && r.Starts != r.Starting && r.Saved == nil {
 		r.Starts = r.Starting
 		if err := m.save(r); err != nil {
 			return err

@@ -92,8 +92,8 @@ func diskCounts(ctx context.Context, c *qmp.Client) (map[string]flow, error) {
 	var all []struct {
 		Device string `json:"qdev"` // /machine/peripheral/NAME/virtio-backend
 		Stats  struct {
-			Read    estate.Bytes `json:"rd_bytes"`
-			Written estate.Bytes `json:"wr_bytes"`
+			Read    int64 `json:"rd_bytes"`
+			Written int64 `json:"wr_bytes"`
 		} `json:"stats"`
 	}
 	if err := c.Execute(ctx, "query-blockstats", nil, &all); err != nil {
@@ -102,7 +102,7 @@ func diskCounts(ctx context.Context, c *qmp.Client) (map[string]flow, error) {
 	counts := map[string]flow{}
 	for _, d := range all {
 		name, _, _ := strings.Cut(strings.TrimPrefix(d.Device, "/machine/peripheral/"), "/")
-		counts[name] = flow{d.Stats.Read, d.Stats.Written}
+		counts[name] = flow{estate.Bytes(d.Stats.Read), estate.Bytes(d.Stats.Written)}
 	}
 	return counts, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,16 +33,27 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 		return nil
 	}
 	life, err := lockLife(m.dir)
+	if err == nil && life == nil { // it lives: begun by an earlier call, or about to end
+		if err = m.await(ctx, nil); !errors.Is(err, fault.Busy) {
+			return err
+		}
+		life, err = lockLife(m.dir)
+	}
 	if err != nil {
 		return err
 	}
-	if life == nil { // it lives: begun by an earlier call, or about to end
-		return m.await(ctx, nil)
+	if life == nil {
+		return fault.Busy.Errorf("machine %s is powering off", m.id)
 	}
 	defer life.Close()
 	m.disconnect() // of a process that has ended
 	r := m.record()
-	r.Plugged, r.Gone, r.Cards = nil, flow{}, nil
+	if r.Saved == nil {
+		r.Plugged = nil
+	} else if r.Saved.Product != h.desc.Product {
+		return fault.Unsupported.Errorf("the memory of machine %s was saved by %s, and this is %s; resize the machine, to what it is, to have it start without", m.id, r.Saved.Product, h.desc.Product)
+	}
+	r.Gone, r.Cards = flow{}, nil
 	if cards, ok := cardCounts(r.Def.NICs); ok {
 		r.Cards = &cards
 	}
@@ -182,6 +194,10 @@ func (m *machine) stop(ctx context.Context, grace time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if lives, err := alive(m.dir); err != nil || !lives {
+		m.disconnect()
+		return err
+	}
 	if err := m.kill(); err != nil {
 		return fault.Stuck.Errorf("machine %s does not end: %w", m.id, err)
 	}
@@ -318,6 +334,19 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 			return d, err
 		}
 		if d.launch.vars, err = openFile(filepath.Join(m.dir, varsFile), false); err != nil {
+			return d, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Plugged)) {
+		p := r.Plugged[name]
+		fd, err := openFile(p.Disk.File.Path, p.Disk.ReadOnly)
+		if err != nil {
+			return d, err
+		}
+		d.launch.plugged = append(d.launch.plugged, plug{p, diskFile{fd, p.Disk.File.Format}})
+	}
+	if r.Saved != nil {
+		if d.launch.memory, err = openFile(filepath.Join(m.dir, r.Saved.File), true); err != nil {
 			return d, err
 		}
 	}

@@ -76,6 +76,7 @@ var (
 	_ driver.Guest       = (*Host)(nil)
 	_ driver.Transferer  = (*Host)(nil)
 	_ driver.Snapshotter = (*Host)(nil)
+	_ driver.Saver       = (*Host)(nil)
 	_ driver.Resizer     = (*Host)(nil)
 	_ driver.Meter       = (*Host)(nil)
 	_ driver.Consoler    = (*Host)(nil)
@@ -229,6 +230,7 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanSnapshot, ""),
 		lacks(estate.CanInstant, "not built yet"),
 		lacks(estate.CanMoveLive, "not built yet"),
+		has(estate.CanSave, ""),
 		has(estate.CanResize, ""),
 		has(estate.CanMeasure, ""),
 		has(estate.CanConsole, ""),

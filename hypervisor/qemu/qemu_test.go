@@ -25,8 +25,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	if len(os.Args) == 3 && os.Args[1] == "agent" {
-		if err := agentLife(os.Args[2]); err != nil {
+	lives := map[string]func(dir string) error{"agent": agentLife, "keeper": keeperLife}
+	if len(os.Args) == 3 && lives[os.Args[1]] != nil {
+		if err := lives[os.Args[1]](os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -42,6 +42,7 @@ type record struct {
 	Starts    int64              // completed power-ons
 	Starting  int64              // the number of the power-on begun last
 	Started   time.Time          // of power-on Starting
+	Saved     *saved             // its memory, while it is off; nil otherwise
 	Plugged   map[string]plugged // disks attached since the last power-on
 	Gone      flow               // through disks detached since then
 	Cards     *flow              // what the counters of its cards said then; nil when unknown
@@ -79,6 +80,9 @@ func (r record) files() map[string]bool {
 				all[l.File] = true
 			}
 		}
+	}
+	if r.Saved != nil {
+		all[r.Saved.File] = true
 	}
 	return all
 }

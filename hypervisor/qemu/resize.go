@@ -17,6 +17,9 @@ func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory
 		return err
 	}
 	r := m.record()
-	r.Def.CPUs, r.Def.Memory = cpus, memory
-	return m.save(r)
+	r.Def.CPUs, r.Def.Memory, r.Saved = cpus, memory, nil
+	if err := m.save(r); err != nil {
+		return err
+	}
+	return m.sweep()
 }

@@ -53,6 +53,7 @@ func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) err
 	if r.Copies, err = m.grow(ctx, r, r.Snapshots[i].Copies); err != nil {
 		return err
 	}
+	r.Saved = nil
 	if err := m.save(r); err != nil {
 		return err
 	}
