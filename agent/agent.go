@@ -75,17 +75,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.stayJoined(ctx) })
-	wg.Go(func() { a.content.run(ctx) })
+	wg.Go(func() { a.onceJoined(ctx, a.content.run) })
+	wg.Go(func() { a.onceJoined(ctx, a.content.fetcher.run) })
 	wg.Go(func() { a.heed(ctx) })
-	wg.Go(func() {
-		select {
-		case <-a.joined:
-			a.answer(ctx, &wg)
-		case <-ctx.Done():
-		}
-	})
+	wg.Go(func() { a.onceJoined(ctx, func(ctx context.Context) { a.answer(ctx, &wg) }) })
 	a.follow(ctx, &wg)
 	return ctx.Err()
+}
+
+// onceJoined runs what needs the plane to know this host.
+func (a *Agent) onceJoined(ctx context.Context, run func(context.Context)) {
+	select {
+	case <-a.joined:
+		run(ctx)
+	case <-ctx.Done():
+	}
 }
 
 // follow hands every change to whom it concerns.

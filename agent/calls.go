@@ -47,6 +47,12 @@ func (a *Agent) answer(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 func (a *Agent) serve(ctx context.Context, c api.Call) error {
+	if c.Moving != nil {
+		return a.serveMove(ctx, c)
+	}
+	if c.Verb == api.CallContent {
+		return a.sendContent(ctx, c)
+	}
 	k, ok := a.running(c.Machine)
 	if !ok {
 		return fault.NotFound.Errorf("no machine %s on this host", c.Machine)
@@ -58,6 +64,8 @@ func (a *Agent) serve(ctx context.Context, c api.Call) error {
 		return a.carry(ctx, c, func(ctx context.Context) (io.ReadWriteCloser, error) { return a.dial(ctx, k, c.Port) })
 	case api.CallStart:
 		return a.serveStart(ctx, k, c)
+	case api.CallRun:
+		return a.serveRun(ctx, k, c)
 	case api.CallAccount:
 		return a.serveAccount(ctx, k, c)
 	}

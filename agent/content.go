@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -17,9 +18,11 @@ import (
 
 // content makes what machines are made of: images from their recipes and files,
 // layers from their packages. One piece at a time: building takes a whole core.
+// Of all hosts one makes a piece, whoever claims it first; the others fetch it.
 type content struct {
-	agent *Agent
-	wake  chan struct{}
+	agent   *Agent
+	wake    chan struct{}
+	fetcher *fetcher
 
 	mu     sync.Mutex
 	images map[string]*estate.Image // by project/name
@@ -35,10 +38,12 @@ const retryAfter = time.Minute
 const reportEvery = 300 * time.Millisecond
 
 func newContent(a *Agent) *content {
-	return &content{
+	c := &content{
 		agent: a, wake: make(chan struct{}, 1),
 		images: map[string]*estate.Image{}, apps: map[string]*estate.Application{}, failed: map[string]time.Time{},
 	}
+	c.fetcher = newFetcher(c)
+	return c
 }
 
 func (c *content) sawImage(m *estate.Image, gone bool) {
@@ -53,9 +58,11 @@ func (c *content) saw(remember func()) {
 	c.mu.Lock()
 	remember()
 	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
+	for _, wake := range []chan struct{}{c.wake, c.fetcher.wake} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -72,12 +79,61 @@ func (c *content) run(ctx context.Context) {
 			continue
 		}
 		if err := work(ctx); err != nil && ctx.Err() == nil {
-			c.agent.Log.Warn("make content", "what", name, "error", err)
+			if !errors.Is(err, errTaken) {
+				c.agent.Log.Warn("make content", "what", name, "error", err)
+			}
 			c.mu.Lock()
 			c.failed[name] = c.agent.Now()
 			c.mu.Unlock()
 		}
 	}
+}
+
+// errTaken says that another host makes the piece.
+var errTaken = errors.New("another host makes it")
+
+// alone is the work, done only if no other host does it.
+func (c *content) alone(name string, work func(context.Context) error) func(context.Context) error {
+	a := c.agent
+	return func(ctx context.Context) error {
+		if err := a.Plane.Claim(ctx, a.Hypervisor, name); err != nil {
+			if errors.Is(err, fault.Conflict) {
+				return errTaken
+			}
+			return err
+		}
+		defer func() {
+			// What is not let go of here goes with the agent's lease.
+			_ = a.Plane.Drop(context.WithoutCancel(ctx), a.Hypervisor, name)
+		}()
+		return work(ctx)
+	}
+}
+
+// obstacle says why this host is not the one to make the image, or nil.
+func obstacle(m *estate.Image) error {
+	if m.Spec.Import == nil {
+		return image.Able()
+	}
+	if _, err := os.Stat(m.Spec.Import.Path); err != nil {
+		return fault.NotFound.Errorf("import %s: %w; put the file on one of the hosts", m.Spec.Import.Path, err)
+	}
+	return nil
+}
+
+// cannot tells the obstacle, unless another host is at work or has done it.
+func (c *content) cannot(ctx context.Context, m *estate.Image, why error) error {
+	a := c.agent
+	_, err := api.ModifyStatus(ctx, a.Plane, m.Metadata.Project, m.Metadata.Name, func(now *estate.Image) error {
+		s := &now.Status
+		if s.Work != nil || s.Digest != "" && s.Built == now.Metadata.Generation {
+			return nil
+		}
+		s.Waiting = problem(why)
+		s.Set(estate.Condition{Type: estate.Ready, Status: estate.False, Reason: "Failed", Text: problem(why), Since: a.Now()})
+		return nil
+	})
+	return errors.Join(why, err)
 }
 
 // next returns the next piece of work and its name: images first, since layers
@@ -91,8 +147,11 @@ func (c *content) next() (name string, work func(context.Context) error) {
 	}
 	for key, m := range c.images {
 		name := fmt.Sprintf("image %s at %d", key, m.Metadata.Generation)
-		if m.Metadata.Deleting.IsZero() && !c.has(m) && !rests(name) {
-			return name, func(ctx context.Context) error { return c.makeImage(ctx, m) }
+		if m.Metadata.Deleting.IsZero() && c.unmade(m) && !rests(name) {
+			if why := obstacle(m); why != nil {
+				return name, func(ctx context.Context) error { return c.cannot(ctx, m, why) }
+			}
+			return name, c.alone(name, func(ctx context.Context) error { return c.makeImage(ctx, m) })
 		}
 	}
 	for key, app := range c.apps {
@@ -102,17 +161,20 @@ func (c *content) next() (name string, work func(context.Context) error) {
 		}
 		for _, l := range app.Status.Layers {
 			name := fmt.Sprintf("application %s %s for %s at %d", key, l.Version, l.Image.Short(), app.Metadata.Generation)
-			if l.Digest == "" && !rests(name) && c.here(l.Image) {
-				return name, func(ctx context.Context) error { return c.makeLayer(ctx, p, app, l) }
+			unmade := l.Digest == "" || !c.here(l.Digest) && c.fetcher.gone(l.Digest)
+			if unmade && !rests(name) && c.here(l.Image) {
+				return name, c.alone(name, func(ctx context.Context) error { return c.makeLayer(ctx, p, app, l) })
 			}
 		}
 	}
 	return "", nil
 }
 
-// has reports whether the image's content is here and of its newest spec.
-func (c *content) has(m *estate.Image) bool {
-	return m.Status.Digest != "" && m.Status.Built == m.Metadata.Generation && c.here(m.Status.Digest)
+// unmade reports whether the image's content is of an older spec, or was there
+// once and no host has it any more. What some host has is fetched.
+func (c *content) unmade(m *estate.Image) bool {
+	d := m.Status.Digest
+	return d == "" || m.Status.Built != m.Metadata.Generation || !c.here(d) && c.fetcher.gone(d)
 }
 
 func (c *content) here(d estate.Digest) bool {
@@ -146,6 +208,9 @@ func (c *content) makeImage(ctx context.Context, m *estate.Image) error {
 		return err
 	}
 	return status(func(s *estate.ImageStatus) {
+		if s.Digest != m.Status.Digest && s.Built == m.Metadata.Generation {
+			return // another host was faster, when the plane took this one for lost
+		}
 		s.Digest, s.Format, s.Size, s.Stored, s.Guest, s.Packages = rec.Digest, rec.Format, rec.Size, rec.Stored, rec.Guest, rec.Packages
 		s.Built, s.Observed, s.Work, s.Waiting = m.Metadata.Generation, m.Metadata.Generation, nil, ""
 		s.Set(estate.Condition{Type: estate.Ready, Status: estate.True, Text: "its content is here", Since: a.Now()})
@@ -186,7 +251,12 @@ func (c *content) makeLayer(ctx context.Context, p *application.Provider, app *e
 		status(func(l *estate.LayerBuild) { l.Work, l.Text = nil, problem(err) })
 		return err
 	}
-	return status(func(l *estate.LayerBuild) { l.Digest, l.Size, l.Work, l.Text = rec.Digest, rec.Stored, nil, "" })
+	return status(func(l *estate.LayerBuild) {
+		if l.Digest != order.Digest {
+			return // as with images
+		}
+		l.Digest, l.Size, l.Work, l.Text = rec.Digest, rec.Stored, nil, ""
+	})
 }
 
 func (c *content) layerContent(ctx context.Context, p *application.Provider, app *estate.Application, order estate.LayerBuild, report func(estate.Work)) (image.Record, error) {

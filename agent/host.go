@@ -127,7 +127,8 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 		return s, err
 	}
 	return estate.HypervisorStatus{
-		Product: desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, GuestTypes: desc.GuestTypes, Found: found,
+		Fetching: a.content.fetcher.fetching(),
+		Product:  desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, GuestTypes: desc.GuestTypes, Found: found,
 		Capacity: desc.Capacity, Free: free(desc.Capacity, held), Capabilities: a.capabilities(desc.Capabilities),
 	}, nil
 }

@@ -40,7 +40,16 @@ type HypervisorStatus struct {
 	GuestTypes   []string           `json:"guestTypes,omitempty" doc:"The types of guest it makes, the usual one first."`
 	Capabilities []CapabilityReport `json:"capabilities,omitempty"`
 	Found        []Found            `json:"found,omitempty" doc:"Machines on it that are not ours."`
+	Fetching     []Fetching         `json:"fetching,omitempty" doc:"Content on its way here from other hosts."`
 	Seen         time.Time          `json:"seen,omitzero" doc:"When the agent last joined."`
+}
+
+// Fetching is content on its way from one host to another.
+type Fetching struct {
+	What    string `json:"what" doc:"As image default/office."`
+	Content Digest `json:"content"`
+	Got     Bytes  `json:"got"`
+	Of      Bytes  `json:"of"`
 }
 
 // Capacity is room for machines.
@@ -74,6 +83,7 @@ const (
 	CanSurvey      Capability = "survey"         // machines of others are seen, and adopted
 	CanInstant     Capability = "instant-clone"
 	CanEncryptDisk Capability = "encrypted-disk"
+	NeedsDrivers   Capability = "guest-drivers" // value: what a guest must have drivers for to boot here, one or more of GuestFacts.Drivers
 )
 
 // Evidence says how a claim came to be believed.

@@ -22,6 +22,9 @@ var tools = [...][2]string{
 	{"grub-mkimage", "grub-common"}, {"qemu-img", "qemu-utils"},
 }
 
+// Able says why this host cannot build images, or returns nil.
+func Able() error { return missingTools() }
+
 // missingTools names what must be installed or done before a build can begin.
 func missingTools() error {
 	if os.Geteuid() != 0 {

@@ -131,12 +131,8 @@ func runAgent(ctx context.Context, o agentOptions, out io.Writer) error {
 
 // badge returns this host's badge: the one it has, or one for the token.
 func (o *agentOptions) badge(ctx context.Context) (*badge.Badge, error) {
-	dir := filepath.Join(o.state, "agent")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open state: %w", err)
-	}
 	if o.tokenFile == "" {
-		b, err := badge.Open(dir, time.Now)
+		b, err := badge.Open(o.state, time.Now)
 		if err == nil && o.join != "" && o.join != b.Plane() {
 			return nil, fault.Invalid.Errorf("this host joined %s: leave --join out, or give a token of %s with --token-file", b.Plane(), o.join)
 		}
@@ -145,7 +141,7 @@ func (o *agentOptions) badge(ctx context.Context) (*badge.Badge, error) {
 	token, err := os.ReadFile(o.tokenFile)
 	if errors.Is(err, os.ErrNotExist) {
 		// Whoever removed the used token did well.
-		if b, old := badge.Open(dir, time.Now); old == nil {
+		if b, old := badge.Open(o.state, time.Now); old == nil {
 			return b, nil
 		}
 	}
@@ -155,7 +151,7 @@ func (o *agentOptions) badge(ctx context.Context) (*badge.Badge, error) {
 	if !strings.HasPrefix(o.join, "https://") {
 		return nil, fault.Invalid.Errorf("--join %q: give the URL where the plane listens for agents, as https://plane.example.org:8441", o.join)
 	}
-	return badge.Join(ctx, dir, o.join, string(token), time.Now)
+	return badge.Join(ctx, o.state, o.join, string(token), time.Now)
 }
 
 // newAgent builds the agent of this host out of its parts.
