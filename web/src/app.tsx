@@ -5,6 +5,7 @@ import { call, Fault } from "./call";
 import { Desk } from "./desk";
 import { Estate } from "./estate";
 import { Home } from "./home";
+import { Hypervisors } from "./hypervisors";
 import { Notice } from "./notice";
 import { forgetPictures } from "./pictures";
 import { SignIn, takeCode } from "./signin";
@@ -92,6 +93,9 @@ export function App({ code: first }: { code: string }) {
     <Switch>
       <Route path="/desktops/:project/:name">
         {(p) => <Desk key={`${p.project}/${p.name}`} estate={estate.current!} project={p.project} name={p.name} />}
+      </Route>
+      <Route path="/hypervisors">
+        <Hypervisors estate={estate.current} />
       </Route>
       <Route path="/account">
         <Welcome me={who.me} first={false} />

@@ -23,6 +23,11 @@ export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSign
           <Mark /> Consort
         </Link>
         <nav aria-label="You">
+          {me.admin && (
+            <Link href="/hypervisors" className="button plain">
+              <Icon name="apps" /> <span>Hypervisors</span>
+            </Link>
+          )}
           <Link href="/account" className="button plain">
             <Icon name="person" /> <span>{me.title || me.person || "Administrator"}</span>
           </Link>

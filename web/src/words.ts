@@ -11,6 +11,8 @@ export type Context = Schemas["Context"];
 export type Blueprint = Schemas["Blueprint"];
 export type Image = Schemas["Image"];
 export type Machine = Schemas["Machine"];
+export type Hypervisor = Schemas["Hypervisor"];
+export type CapabilityReport = Schemas["CapabilityReport"];
 export type Me = Schemas["Me"];
 export type Ticket = Schemas["Ticket"];
 export type Problem = Schemas["Problem"];
@@ -20,7 +22,7 @@ export type Phase = Schemas["Phase"];
 export type Work = Schemas["Work"];
 export type Clipboard = Schemas["Clipboard"];
 
-export type Resource = Desktop | Session | Application | Context | Blueprint | Image | Machine;
+export type Resource = Desktop | Session | Application | Context | Blueprint | Image | Machine | Hypervisor;
 export type Kind = Resource["kind"];
 export type Of<K extends Kind> = Extract<Resource, { kind: K }>;
 
@@ -32,4 +34,4 @@ export interface WatchEvent {
 }
 
 /** kinds are those that these pages follow. */
-export const kinds: Kind[] = ["Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine"];
+export const kinds: Kind[] = ["Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor"];

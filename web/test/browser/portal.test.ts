@@ -197,6 +197,59 @@ describe("the desktops", () => {
   });
 });
 
+describe("the hypervisors", () => {
+  const rack = {
+    apiVersion: "consort.dev/v1",
+    kind: "Hypervisor",
+    metadata: { name: "rack-1", uid: "rack-1", version: 2 },
+    spec: { provider: "iron" },
+    status: {
+      state: "ready",
+      product: "Iron 4.2",
+      accelerator: "tcg",
+      because: "the processor has no virtualisation",
+      guestTypes: ["plain", "bare"],
+      capabilities: [
+        { name: "display", has: true, value: "rfb", guestType: "plain", evidence: "verified" },
+        { name: "display", has: false, reason: "a bare guest has no screen", guestType: "bare", evidence: "declared" },
+        { name: "snapshot", has: true, evidence: "simulated" },
+        { name: "console", has: true, evidence: "declared" },
+      ],
+      found: [
+        { id: "11111111-1111-4111-8111-111111111111", name: "payroll", power: "on" },
+        { id: "22222222-2222-4222-8222-222222222222", name: "passthrough", power: "off", obstacle: "it has a device of the host's" },
+      ],
+    },
+  };
+
+  test("are shown to administrators only", async () => {
+    await signIn();
+    expect(await page.getByRole("link", { name: "Hypervisors" }).count()).toBe(0);
+  });
+
+  test("say what they can do, how that is known, and what was there before", async () => {
+    fake.admin = true;
+    await signIn();
+    fake.put(rack);
+    await page.getByRole("link", { name: "Hypervisors" }).click();
+    const host = page.getByRole("article", { name: "rack-1" });
+    await host.getByText("Iron 4.2").waitFor();
+    const badge = (list: string, name: RegExp) => host.getByRole("list", { name: list }).getByRole("listitem").filter({ hasText: name });
+    expect(await badge("What plain guests can do", /^display: rfb/).textContent()).toContain("verified");
+    expect(await badge("What bare guests can do", /^display/).textContent()).toContain("absent: a bare guest has no screen");
+    expect(await badge("What it can do", /^snapshot/).getAttribute("title")).toContain("on a simulator only");
+    expect(await badge("What it can do", /^console/).getAttribute("title")).toContain("the provider says so");
+    await host.getByText("2 machines are not ours").click();
+    await host.getByText("consort adopt rack-1 11111111-1111-4111-8111-111111111111").waitFor();
+    await host.getByText("cannot be adopted: it has a device of the host's").waitFor();
+    expect(await host.getByText(/consort adopt rack-1 2222/).count()).toBe(0);
+    await accessible();
+    if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/hypervisors.png` });
+    fake.put({ ...rack, metadata: { ...rack.metadata, version: 3 }, status: { ...rack.status, state: "lost", waiting: "its agent does not answer" } });
+    await host.getByText("lost").waitFor();
+  });
+});
+
 describe("a desktop", () => {
   beforeEach(signIn);
 

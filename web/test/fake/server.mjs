@@ -35,6 +35,7 @@ export class Fake {
   holdAt = ""; // the phase that waits for goOn
   goOn = () => undefined;
   code = "open-sesame";
+  admin = false;
   password = "correct horse battery";
   signedIn = new Set();
   objects = new Map();
@@ -157,7 +158,7 @@ export class Fake {
       return this.#signIn();
     }
     const person = this.#person(q);
-    if (path === "/v1/me") return [{ person, title: "Ana Lovelace" }];
+    if (path === "/v1/me") return [{ person, title: "Ana Lovelace", admin: this.admin }];
     if (path === "/v1/sign-out") {
       this.signedIn.clear();
       return [{}, { "Set-Cookie": "consort=; Max-Age=0; Path=/" }];
