@@ -22,6 +22,7 @@ type keeper struct {
 	agent *Agent
 	id    estate.MachineID
 	wake  chan struct{}
+	turn  chan struct{} // holds a token while a step, or a call of a move, is at work
 
 	mu      sync.Mutex
 	want    *estate.Machine // the newest seen
@@ -72,11 +73,7 @@ func (k *keeper) latest() (m *estate.Machine, deleted bool) {
 func (k *keeper) run(ctx context.Context) {
 	var failures int
 	for ctx.Err() == nil {
-		m, deleted := k.latest()
-		next, err := time.Duration(0), errGone
-		if !deleted {
-			next, err = k.step(ctx, m)
-		}
+		m, next, err := k.takeStep(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -100,6 +97,22 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
+// takeStep takes one step for the newest there is, when nothing else is done to
+// the machine.
+func (k *keeper) takeStep(ctx context.Context) (*estate.Machine, time.Duration, error) {
+	done, err := k.myTurn(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer done()
+	m, deleted := k.latest()
+	if deleted {
+		return m, 0, k.vanished(ctx, m)
+	}
+	next, err := k.step(ctx, m)
+	return m, next, err
+}
+
 // leave ends the keeper, unless something newer than m was seen meanwhile: the
 // machine may have been placed here again.
 func (k *keeper) leave(m *estate.Machine) (left bool) {
@@ -117,14 +130,17 @@ var errGone = errors.New("the machine is no longer here")
 // step brings the machine nearer to what is wanted and says when to look again.
 func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, error) {
 	a := k.agent
-	if old, known := a.records.get(k.id); m.Spec.Hypervisor != a.Hypervisor {
-		if !known || m.Spec.Epoch <= old.Epoch {
-			return 0, errGone
-		}
-		// It was placed elsewhere since: what is here is a leftover.
+	switch rec, known := a.records.get(k.id); partOf(a.Hypervisor, m, rec, known) {
+	case notOurs:
+		return 0, errGone
+	case leftover: // it was placed elsewhere since
 		return 0, k.destroy(ctx, m)
+	case leaving:
+		return lookEvery, k.shelve(ctx, m)
+	case arriving:
+		return lookEvery, nil // the calls of the move act
 	}
-	if err := a.records.see(record{k.id, m.Metadata.Project, m.Metadata.Name, m.Spec.Epoch}); err != nil {
+	if err := k.own(m); err != nil {
 		return lookEvery, err
 	}
 	if !m.Metadata.Deleting.IsZero() {
@@ -135,6 +151,9 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 			return 0, err
 		}
 		return 0, errGone
+	}
+	if mv := m.Spec.Moving; mv != nil && mv.Live && mv.From == a.Hypervisor {
+		return lookEvery, nil // it may be there already: neither made nor started here
 	}
 	have, err := k.define(ctx, m)
 	if err != nil {
@@ -164,6 +183,9 @@ func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 			}
 		}
 	}
+	if err := k.forgetFiles(ctx); err != nil {
+		return err
+	}
 	if err := a.records.forget(k.id); err != nil {
 		return err
 	}
@@ -182,19 +204,23 @@ func (k *keeper) remove(ctx context.Context, m *estate.Machine) error {
 // define makes the machine unless it is there.
 func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine, error) {
 	a := k.agent
-	if m.Spec.Adopted {
+	have, err := a.Host.Get(ctx, k.id)
+	if m.Spec.Adopted && errors.Is(err, fault.NotFound) {
 		if err := a.Host.Adopt(ctx, k.id); err != nil {
-			return driver.Machine{}, err
+			return have, err
 		}
+		a.machinesChanged()
 		return a.Host.Get(ctx, k.id)
 	}
-	have, err := a.Host.Get(ctx, k.id)
+	rec, _ := a.records.get(k.id)
 	switch {
 	case err != nil && !errors.Is(err, fault.NotFound):
 		return have, err
+	case rec.Shelved && (err != nil || have.Power == estate.Off):
+		return k.unshelve(ctx, m)
 	case m.Spec.Power == estate.Off && err != nil:
 		return driver.Machine{ID: k.id, Power: estate.Off}, nil // made when it is first wanted on
-	case m.Spec.Power == estate.Off || err == nil && have.Power != estate.Off:
+	case m.Spec.Power == estate.Off || m.Spec.Adopted || err == nil && have.Power != estate.Off:
 		return have, nil // what runs is left alone
 	}
 	def, err := k.definition(ctx, m)
@@ -240,6 +266,10 @@ func (k *keeper) mac(n estate.NIC, i int) string {
 
 func (k *keeper) disk(ctx context.Context, m *estate.Machine, d estate.Disk) (driver.Disk, error) {
 	a := k.agent
+	rec, _ := a.records.get(k.id)
+	if c, ok := rec.Came[d.Name]; ok && (d.Volume == "" || rec.Arriving) {
+		return k.cameDisk(ctx, m, d, c)
+	}
 	if d.Volume == "" {
 		e, err := a.Images.Get(d.Image)
 		if err != nil {
@@ -348,6 +378,9 @@ func (k *keeper) observe(ctx context.Context, m *estate.Machine, have driver.Mac
 
 // tell writes the machine's status when it is not what the plane knows.
 func (k *keeper) tell(ctx context.Context, m *estate.Machine, change func(*estate.MachineStatus)) error {
+	if m.Spec.Hypervisor != k.agent.Hypervisor {
+		return nil // another agent's to tell
+	}
 	s := m.Status
 	if k.reported.Hypervisor != "" {
 		s = k.reported

@@ -3,8 +3,10 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -20,7 +22,30 @@ type record struct {
 	Project string           `json:"project"`
 	Name    string           `json:"name"`
 	Epoch   int64            `json:"epoch"` // the highest seen
+
+	// What a move leaves here. A machine that came by one is never made from
+	// its image again: its disks begin empty, each of its exact size.
+	Arriving bool            `json:"arriving,omitempty"` // it is prepared, and not placed here yet
+	Shelved  bool            `json:"shelved,omitempty"`  // it is undefined, and its disks are kept
+	Came     map[string]came `json:"came,omitempty"`     // the disks it came with, by name
+	Volumes  []fileOf        `json:"volumes,omitempty"`  // whose files lie here, and go with what is left of it
 }
+
+// came is a disk that was carried here.
+type came struct {
+	Size estate.Bytes  `json:"size"`
+	Sent estate.Digest `json:"sent,omitempty"` // what the source says it sent; empty until all of it is here
+}
+
+// fileOf names a volume whose file this host may hold.
+type fileOf struct {
+	Project string `json:"project"`
+	Name    string `json:"name"`
+	UID     string `json:"uid"`
+}
+
+// leftover reports whether what is here is only kept until a move is over.
+func (r record) leftover() bool { return r.Arriving || r.Shelved }
 
 // records keeps one fsynced file per machine.
 type records struct {
@@ -52,16 +77,21 @@ func openRecords(dir string) (*records, error) {
 	return r, nil
 }
 
-// see records the epoch an effect is ordered under before the effect happens.
-// An epoch older than one already seen is fault.Stale.
-func (r *records) see(rec record) error {
+// see records the epoch an effect is ordered under before the effect happens,
+// with what change makes of the record then; it may be nil. An epoch older than
+// one already seen is fault.Stale.
+func (r *records) see(rec record, change func(*record)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, known := r.all[rec.ID]
 	if known && rec.Epoch < old.Epoch {
 		return fault.Stale.Errorf("machine %s: ordered under epoch %d, but epoch %d was seen already", rec.Name, rec.Epoch, old.Epoch)
 	}
-	if known && old == rec {
+	rec.Arriving, rec.Shelved, rec.Came, rec.Volumes = old.Arriving, old.Shelved, maps.Clone(old.Came), old.Volumes
+	if change != nil {
+		change(&rec)
+	}
+	if known && reflect.DeepEqual(old, rec) {
 		return nil
 	}
 	b, err := json.Marshal(rec)
@@ -92,6 +122,19 @@ func (r *records) get(id estate.MachineID) (record, bool) {
 	defer r.mu.Unlock()
 	rec, ok := r.all[id]
 	return rec, ok
+}
+
+// left returns the records of what is only kept until a move is over.
+func (r *records) left() []record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []record
+	for _, rec := range r.all {
+		if rec.leftover() {
+			all = append(all, rec)
+		}
+	}
+	return all
 }
 
 func (r *records) file(id estate.MachineID) string { return filepath.Join(r.dir, string(id)+".json") }

@@ -18,19 +18,19 @@ func TestAnOlderEpochIsRefusedEvenAfterARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 7}); err != nil {
+	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 7}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if r, err = openRecords(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 6}); !errors.Is(err, fault.Stale) {
+	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 6}, nil); !errors.Is(err, fault.Stale) {
 		t.Errorf("epoch 6 after 7: %v, want %v", err, fault.Stale)
 	}
-	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 7}); err != nil {
+	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 7}, nil); err != nil {
 		t.Errorf("the same epoch again: %v", err)
 	}
-	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 8}); err != nil {
+	if err := r.see(record{ID: someID, Project: "p", Name: "m", Epoch: 8}, nil); err != nil {
 		t.Errorf("a newer epoch: %v", err)
 	}
 }
@@ -41,7 +41,7 @@ func TestAForgottenMachineIsUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.see(record{ID: someID, Epoch: 1}); err != nil {
+	if err := r.see(record{ID: someID, Epoch: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -78,6 +78,26 @@ func (v *volumes) make(ctx context.Context, vol *estate.Volume, path string) err
 	return atomicfile.SyncDir(v.dir)
 }
 
+// await returns a file of the volume's size, made empty, for the data that is
+// still on another host.
+func (v *volumes) await(uid string, size estate.Bytes) (*driver.Content, error) {
+	path := filepath.Join(v.dir, uid+".raw")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(size)); err != nil {
+		return nil, err
+	}
+	return &driver.Content{Path: path, Format: estate.Raw, Size: size}, nil
+}
+
+// discard destroys the volume's file, whatever is in it. An absent one is success.
+func (v *volumes) discard(uid string) error {
+	return v.remove(&estate.Volume{Head: estate.Head{Metadata: estate.Metadata{UID: uid}}})
+}
+
 // remove destroys the volume's data. An absent one is success.
 func (v *volumes) remove(vol *estate.Volume) error {
 	if err := os.Remove(v.path(vol)); err != nil && !os.IsNotExist(err) {

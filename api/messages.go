@@ -152,7 +152,7 @@ type Call struct {
 	Port    int              `json:"port,omitempty" doc:"For port."`
 	Start   *Start           `json:"start,omitempty" doc:"For start."`
 	Account *Account         `json:"account,omitempty" doc:"For account."`
-	Moving  *Moving          `json:"moving,omitempty" doc:"For the calls of a move."`
+	Moving  *OnMove          `json:"moving,omitempty" doc:"For the calls of a move."`
 	Content *FetchRequest    `json:"content,omitempty" doc:"For content."`
 }
 

@@ -89,6 +89,9 @@ func beingBuilt(what string, w *estate.Work, ready estate.Condition) string {
 
 func (c *composition) presentation() {
 	name := c.b.Spec.Presentation
+	if c.d != nil && c.d.Spec.Presentation != "" {
+		name = c.d.Spec.Presentation
+	}
 	i := slices.IndexFunc(c.in.Presentations, func(o estate.PresentationOffer) bool { return o.Name == name })
 	if i < 0 {
 		var offered []string

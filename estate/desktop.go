@@ -119,6 +119,8 @@ type DesktopSpec struct {
 	Person    string `json:"person" doc:"Who works on it."`
 	Power     Power  `json:"power,omitempty" enum:"off,on" doc:"off when empty; Connect turns it on."`
 	Resets    int64  `json:"resets,omitempty" doc:"Raise it by one for a fresh system disk. The home stays."`
+
+	Presentation string `json:"presentation,omitempty" doc:"In place of the blueprint's own, where its hypervisor has no display for that. A move sets it."`
 }
 
 // DesktopState is where a desktop is in its life, in one word.
@@ -131,6 +133,7 @@ const (
 	DesktopStarting  DesktopState = "starting"
 	DesktopRunning   DesktopState = "running"
 	DesktopStopping  DesktopState = "stopping"
+	DesktopMoving    DesktopState = "moving"  // it goes to another hypervisor
 	DesktopBlocked   DesktopState = "blocked" // it cannot be composed; conditions say why
 )
 
@@ -172,6 +175,7 @@ func (d *Desktop) Check() []Problem {
 	c.name("spec.blueprint", d.Spec.Blueprint, true)
 	c.name("spec.person", d.Spec.Person, true)
 	oneOf(&c, "spec.power", d.Spec.Power, false, Off, On)
+	c.name("spec.presentation", d.Spec.Presentation, false)
 	if d.Spec.Resets < 0 {
 		c.add("spec.resets", "%d is less than nothing", d.Spec.Resets)
 	}

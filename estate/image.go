@@ -68,6 +68,8 @@ type GuestFacts struct {
 	Serves []Endpoint `json:"serves,omitempty" doc:"Protocols it serves on its own."`
 	User   string     `json:"user,omitempty" doc:"The account the desktop runs under."`
 	Home   string     `json:"home,omitempty" doc:"Where a volume named home is mounted; empty when it cannot be."`
+
+	Drivers []string `json:"drivers,omitempty" doc:"What it can boot on: it finds its root and its network card there whatever they are called. Of virtio, nvme, ahci, xen, hyperv, vmware; not known when empty."`
 }
 
 // Endpoint is a protocol served on a TCP port.

@@ -44,8 +44,9 @@ type MachineSpec struct {
 // is not placed there yet.
 type Moving struct {
 	Operation string `json:"operation" doc:"The journal of the move."`
-	From      string `json:"from"`
-	To        string `json:"to"`
+	From      string `json:"from" doc:"Who gives it up: once it is placed elsewhere, its agent shelves it and keeps its disks."`
+	To        string `json:"to" doc:"Who gets it. On the way back the two have changed places."`
+	Live      bool   `json:"live,omitempty" doc:"It runs on the way: until it is placed, no agent turns it on or off."`
 }
 
 // Hardware is what a machine is made of. Changing it means another machine.
@@ -153,7 +154,7 @@ func (h *Hardware) check(c *checks, path string, adopted bool) {
 		c.add(path+".memory", "%s is too little; at least 16Mi", h.Memory)
 	}
 	oneOf(c, path+".firmware", h.Firmware, false, BIOS, UEFI)
-	if len(h.Disks) == 0 {
+	if len(h.Disks) == 0 && !adopted {
 		c.add(path+".disks", "a machine needs a disk to boot from")
 	}
 	seen := map[string]bool{}

@@ -318,11 +318,15 @@ func ownHypervisor(q *question) rights {
 	return none
 }
 
-// agentsMachine: an agent knows the machines placed on its host, and those
-// still there.
+// agentsMachine: an agent knows the machines placed on its host, those still
+// there, and those on their way to or from it.
 func agentsMachine(q *question) rights {
 	m, ok := q.object().(*estate.Machine)
-	if ok && (m.Spec.Hypervisor == q.caller.Agent || m.Status.Hypervisor == q.caller.Agent) {
+	if !ok {
+		return none
+	}
+	mv := m.Spec.Moving
+	if m.Spec.Hypervisor == q.caller.Agent || m.Status.Hypervisor == q.caller.Agent || mv != nil && (mv.From == q.caller.Agent || mv.To == q.caller.Agent) {
 		return get | status
 	}
 	return none

@@ -202,6 +202,7 @@ func fresh(given estate.Resource) (estate.Resource, error) {
 	case *estate.Machine:
 		add(g.Spec.Hypervisor != "", "spec.hypervisor", "placement")
 		add(g.Spec.Epoch != 0, "spec.epoch", "placement")
+		add(g.Spec.Moving != nil, "spec.moving", "a move")
 	case *estate.Volume:
 		add(g.Spec.Holder != "", "spec.holder", "the plane")
 	}
@@ -229,7 +230,7 @@ func replaceSpec(next, given estate.Resource) error {
 	switch n := next.(type) {
 	case *estate.Machine:
 		was := kept.(*estate.Machine)
-		n.Spec.Hypervisor, n.Spec.Epoch = was.Spec.Hypervisor, was.Spec.Epoch
+		n.Spec.Hypervisor, n.Spec.Epoch, n.Spec.Moving = was.Spec.Hypervisor, was.Spec.Epoch, was.Spec.Moving
 	case *estate.Volume:
 		n.Spec.Holder = kept.(*estate.Volume).Spec.Holder
 	case *estate.Desktop:
@@ -261,6 +262,9 @@ func frozen(stored, next estate.Resource) []estate.Problem {
 		was := stored.(*estate.Machine)
 		if !reflect.DeepEqual(was.Spec.Hardware, n.Spec.Hardware) {
 			ps = append(ps, estate.Problem{Path: "spec.hardware", Text: "another hardware is another machine; make one"})
+		}
+		if mv := was.Spec.Moving; mv != nil && was.Spec.Power != n.Spec.Power {
+			ps = append(ps, estate.Problem{Path: "spec.power", Text: fmt.Sprintf("it moves to %s: wait for operation %s, or abort that", mv.To, mv.Operation)})
 		}
 	case *estate.Volume:
 		switch was := stored.(*estate.Volume).Spec.Size; {

@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -285,6 +286,8 @@ func stateOf(v *view, d *estate.Desktop) (estate.DesktopState, string) {
 	switch {
 	case m != nil && !m.Metadata.Deleting.IsZero():
 		return estate.DesktopStopping, "waiting for the old machine to go"
+	case m != nil && m.Spec.Moving != nil && !m.Spec.Moving.Live:
+		return estate.DesktopMoving, fmt.Sprintf("moving from %s to %s (operation %s)", m.Spec.Moving.From, m.Spec.Moving.To, m.Spec.Moving.Operation)
 	case m != nil && m.Status.Power == estate.On && on && drawn(m, d.Status.Plan):
 		return estate.DesktopRunning, ""
 	case m != nil && on:

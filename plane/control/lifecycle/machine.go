@@ -17,6 +17,8 @@ func (k *Keeper) keepMachine(ctx context.Context, v *view) error {
 	switch {
 	case m != nil && !m.Metadata.Deleting.IsZero():
 		return nil // its agent is at it
+	case m != nil && m.Spec.Moving != nil:
+		return nil // the mover is at it
 	case m == nil:
 		if d.Status.Resets < d.Spec.Resets {
 			d.Status.Resets = d.Spec.Resets

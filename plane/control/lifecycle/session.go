@@ -152,7 +152,9 @@ func (k *Keeper) way(v *view, s *estate.Session) (estate.Presentation, string) {
 	}
 	other := *v.blueprint
 	other.Spec.Presentation = name
-	plan, reasons := compose.Plan(v.inventory, &other, v.desktop)
+	desktop := *v.desktop
+	desktop.Spec.Presentation = ""
+	plan, reasons := compose.Plan(v.inventory, &other, &desktop)
 	if blocked := compose.Blocked(reasons); len(blocked) > 0 {
 		return estate.Presentation{}, texts(blocked)
 	}

@@ -27,6 +27,8 @@ func (k *Keeper) became(ctx context.Context, d *estate.Desktop, was estate.Deskt
 		h.Text = "it starts"
 	case estate.DesktopRunning:
 		h.Text = "its desktop is drawn, it can be worked on"
+	case estate.DesktopMoving:
+		h.Text = s.Waiting
 	case estate.DesktopStopping:
 		h.Text = "it stops"
 	default:

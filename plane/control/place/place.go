@@ -164,7 +164,9 @@ func objection(h *estate.Hypervisor, m *estate.Machine, machines []*estate.Machi
 	}
 	free := h.Status.Capacity.Memory
 	for _, other := range machines {
-		if other.Spec.Hypervisor == h.Metadata.Name && other.Metadata.UID != m.Metadata.UID {
+		mv := other.Spec.Moving
+		there := other.Spec.Hypervisor == h.Metadata.Name || mv != nil && mv.To == h.Metadata.Name
+		if there && other.Metadata.UID != m.Metadata.UID {
 			free -= other.Spec.Hardware.Memory
 		}
 	}
