@@ -74,8 +74,8 @@ type Transferer interface {
 
 	// Shelve undefines a machine that is off and keeps its disks: List no longer
 	// has it, Start of it is fault.NotFound. Defining it again, with an equal
-	// definition, brings it back with what its disks held; Delete removes it for
-	// good. A running machine is fault.Conflict; an ID that is unknown, or
+	// definition, brings it back with what its disks held; an unequal one is
+	// fault.Exists, as ever. Delete removes it for good. A running machine is fault.Conflict; an ID that is unknown, or
 	// shelved already, is success.
 	Shelve(ctx context.Context, id estate.MachineID) error
 }

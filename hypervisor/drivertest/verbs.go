@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -15,6 +14,48 @@ import (
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
 )
+
+// verbs are promises of driver.Host.
+var verbs = []promise{
+	{name: "DescribeSaysWhoItIs", asks: true, keeps: describeSaysWhoItIs},
+	{name: "DescribeIsStable", asks: true, keeps: describeIsStable},
+	{name: "DeclaredIsImplemented", asks: true, keeps: declaredIsImplemented},
+	{name: "ImplementedIsDeclared", asks: true, keeps: implementedIsDeclared},
+	{name: "AbsenceHasAReason", asks: true, keeps: absenceHasAReason},
+	{name: "CapabilitiesAreNamedOnce", asks: true, keeps: capabilitiesAreNamedOnce},
+	{name: "CapabilitiesAreOfItsGuestTypes", asks: true, keeps: capabilitiesAreOfItsGuestTypes},
+	{name: "CanceledReturns", keeps: canceledReturns},
+	{name: "CutDefineIsFinishedByTheNext", keeps: cutDefineIsFinished},
+	{name: "CutStartIsFinishedByTheNext", keeps: cutStartIsFinished},
+	{name: "ConcurrentIsSafe", keeps: concurrentIsSafe},
+	{name: "ListIsInOrderOfID", keeps: listIsInOrder},
+	{name: "ListHasTheDefinition", keeps: listHasTheDefinition},
+	{name: "ListHasWhatAnEarlierProcessDefined", keeps: listOutlivesTheProcess},
+	{name: "ListSaysUnknownForWhatItCannotLearn", keeps: blindSaysUnknown},
+	{name: "MachinesOutliveTheProcess", needs: estate.CanOutliveUs, keeps: machinesOutliveTheProcess},
+	{name: "DefineMakesItOff", keeps: defineMakesItOff},
+	{name: "DefineTwiceIsOnce", keeps: defineTwiceIsOnce},
+	{name: "DefineLeavesARunningMachineAlone", keeps: defineLeavesRunningAlone},
+	{name: "DefineUnequalIsExists", keeps: defineUnequalIsExists},
+	{name: "DefineUnequalKeepsTheOld", keeps: defineUnequalKeepsTheOld},
+	{name: "DefineLeavesTheBaseAlone", needs: estate.CanTransfer, keeps: baseIsLeftAlone},
+	{name: "StartPowersOn", keeps: startPowersOn},
+	{name: "StartTwiceIsOnce", keeps: startTwiceIsOnce},
+	{name: "StartAtOnceByManyIsOnce", keeps: startByManyIsOnce},
+	{name: "StartsAreCounted", keeps: startsAreCounted},
+	{name: "StartUnknownIsNotFound", asks: true, keeps: startUnknownIsNotFound},
+	{name: "StopPullsThePlug", keeps: stopPullsThePlug},
+	{name: "StopWithGracePullsThePlugInTheEnd", keeps: stopWithGraceEnds},
+	{name: "StopAsksTheGuest", os: true, needs: estate.CanGuest, keeps: stopAsksTheGuest},
+	{name: "StopTwiceIsOnce", keeps: stopTwiceIsOnce},
+	{name: "StopUnknownIsNotFound", asks: true, keeps: stopUnknownIsNotFound},
+	{name: "DeleteRemoves", keeps: deleteRemoves},
+	{name: "DeleteStopsARunningMachine", keeps: deleteStops},
+	{name: "DeleteUnknownIsSuccess", asks: true, keeps: deleteUnknownIsSuccess},
+	{name: "DeleteKeepsVolumes", keeps: deleteKeepsVolumes},
+	{name: "DeleteForgetsTheStarts", keeps: deleteForgetsTheStarts},
+	{name: "DeleteRemovesTheDisks", needs: estate.CanTransfer, keeps: deleteRemovesTheDisks},
+}
 
 func describeSaysWhoItIs(ctx context.Context, b Bench) error {
 	d, err := b.Host.Describe(ctx)
@@ -69,6 +110,33 @@ func absenceHasAReason(ctx context.Context, b Bench) error {
 	return err
 }
 
+func capabilitiesAreNamedOnce(ctx context.Context, b Bench) error {
+	type key struct {
+		name      estate.Capability
+		guestType string
+	}
+	seen := map[key]bool{}
+	d, err := b.Host.Describe(ctx)
+	for _, c := range d.Capabilities {
+		if k := (key{c.Name, c.GuestType}); seen[k] {
+			return fmt.Errorf("the host speaks twice of %q for guests of type %q", c.Name, c.GuestType)
+		} else {
+			seen[k] = true
+		}
+	}
+	return err
+}
+
+func capabilitiesAreOfItsGuestTypes(ctx context.Context, b Bench) error {
+	d, err := b.Host.Describe(ctx)
+	for _, c := range d.Capabilities {
+		if c.GuestType != "" && !slices.Contains(d.GuestTypes, c.GuestType) {
+			return fmt.Errorf("the host speaks of %q for guests of type %q, which it does not make", c.Name, c.GuestType)
+		}
+	}
+	return err
+}
+
 // prompt is how soon a call must return once its context has ended.
 const prompt = 5 * time.Second
 
@@ -96,15 +164,25 @@ func canceledReturns(ctx context.Context, b Bench) error {
 	return nil
 }
 
-// cuts are how long calls are left to run before their context ends.
-var cuts = []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond}
+// cuts says how long calls are left to run before their context ends, given
+// how long they take: to many a place between their beginning and their end.
+func cuts(took time.Duration) []time.Duration {
+	return []time.Duration{0, time.Millisecond, took / 8, took / 3, took * 2 / 3, took}
+}
 
 func cutDefineIsFinished(ctx context.Context, b Bench) error {
-	for _, after := range cuts {
+	begin := time.Now()
+	if err := b.Host.Define(ctx, b.def(first)); err != nil {
+		return err
+	}
+	for _, after := range cuts(time.Since(begin)) {
+		if err := b.Host.Delete(ctx, first); err != nil {
+			return err
+		}
 		short, cancel := context.WithTimeout(ctx, after)
 		b.Host.Define(short, b.def(first)) // may or may not come to its end
 		cancel()
-		if err := steps(b.define(ctx, first), b.is(ctx, first, estate.Off, 0), b.remove(ctx, first)); err != nil {
+		if err := steps(b.define(ctx, first), b.is(ctx, first, estate.Off, 0)); err != nil {
 			return fmt.Errorf("Define cut after %v: %w", after, err)
 		}
 	}
@@ -112,14 +190,21 @@ func cutDefineIsFinished(ctx context.Context, b Bench) error {
 }
 
 func cutStartIsFinished(ctx context.Context, b Bench) error {
-	for _, after := range cuts {
-		if err := b.Host.Define(ctx, b.def(first)); err != nil {
+	if err := b.Host.Define(ctx, b.def(first)); err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := b.Host.Start(ctx, first); err != nil {
+		return err
+	}
+	for _, after := range cuts(time.Since(begin)) {
+		if err := steps(b.remove(ctx, first), b.define(ctx, first)); err != nil {
 			return err
 		}
 		short, cancel := context.WithTimeout(ctx, after)
 		b.Host.Start(short, first) // may or may not come to its end
 		cancel()
-		if err := steps(b.start(ctx, first), b.is(ctx, first, estate.On, 1), b.remove(ctx, first)); err != nil {
+		if err := steps(b.start(ctx, first), b.is(ctx, first, estate.On, 1)); err != nil {
 			return fmt.Errorf("Start cut after %v: %w", after, err)
 		}
 	}
@@ -165,19 +250,43 @@ func listHasTheDefinition(ctx context.Context, b Bench) error {
 }
 
 func listOutlivesTheProcess(ctx context.Context, b Bench) error {
+	if err := b.Host.Define(ctx, b.def(first)); err != nil {
+		return err
+	}
+	h, err := b.Reopen()
+	b.Host = h
+	if err == nil {
+		err = b.holds(ctx, first)()
+	}
+	return err
+}
+
+func machinesOutliveTheProcess(ctx context.Context, b Bench) error {
 	if err := steps(b.define(ctx, first), b.start(ctx, first)); err != nil {
 		return err
 	}
 	h, err := b.Reopen()
+	b.Host = h
+	if err == nil {
+		err = b.is(ctx, first, estate.On, 1)()
+	}
+	return err
+}
+
+// A host that is blind to a machine does not say that it is off.
+func blindSaysUnknown(ctx context.Context, b Bench) error {
+	if b.Blind == nil {
+		return skip("the bench cannot make the host blind to a machine")
+	}
+	if err := steps(b.define(ctx, first), b.start(ctx, first)); err != nil {
+		return err
+	}
+	see, err := b.Blind(ctx, first)
 	if err != nil {
 		return err
 	}
-	b.Host = h
-	d, err := h.Describe(ctx)
-	if err != nil || !d.Can(estate.CanOutliveUs).Has {
-		return errors.Join(err, b.holds(ctx, first)())
-	}
-	return b.is(ctx, first, estate.On, 1)()
+	defer see()
+	return b.is(ctx, first, estate.PowerUnknown, 1)()
 }
 
 func defineMakesItOff(ctx context.Context, b Bench) error {
@@ -213,7 +322,7 @@ func defineUnequalKeepsTheOld(ctx context.Context, b Bench) error {
 }
 
 func baseIsLeftAlone(ctx context.Context, b Bench) error {
-	before, err := os.ReadFile(b.Base.Path)
+	before, err := b.read(b.Base.Path)
 	if err != nil {
 		return err
 	}
@@ -227,7 +336,7 @@ func baseIsLeftAlone(ctx context.Context, b Bench) error {
 		b.start(ctx, first), b.stop(ctx, first, 0), b.remove(ctx, first)); err != nil {
 		return err
 	}
-	after, err := os.ReadFile(b.Base.Path)
+	after, err := b.read(b.Base.Path)
 	if err == nil && !bytes.Equal(before, after) {
 		err = errors.New("the base has changed")
 	}
@@ -317,7 +426,7 @@ func deleteKeepsVolumes(ctx context.Context, b Bench) error {
 	if err := steps(func() error { return b.Host.Define(ctx, def) }, b.start(ctx, first), b.remove(ctx, first)); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(c.Path)
+	data, err := b.read(c.Path)
 	if err == nil && (len(data) != int(c.Size) || slices.ContainsFunc(data, func(x byte) bool { return x != 'h' })) {
 		err = errors.New("the volume is not as it was")
 	}

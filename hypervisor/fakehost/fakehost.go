@@ -51,6 +51,7 @@ type Host struct {
 	shelf    map[estate.MachineID]*machine
 	awaited  map[estate.MachineID]driver.Definition // machines that may arrive
 	others   map[estate.MachineID]*other
+	blind    map[estate.MachineID]bool
 	watchers map[*watcher]struct{}
 	ran      []Ran
 }
@@ -102,6 +103,7 @@ func New(opt Options) *Host {
 		shelf:    map[estate.MachineID]*machine{},
 		awaited:  map[estate.MachineID]driver.Definition{},
 		others:   map[estate.MachineID]*other{},
+		blind:    map[estate.MachineID]bool{},
 		watchers: map[*watcher]struct{}{},
 	}
 	h.at = opt.Site.join(h)
@@ -122,10 +124,11 @@ func (h *Host) Describe(ctx context.Context) (driver.Description, error) {
 }
 
 // capabilities returns what the host reports: everything that has an interface,
-// for the types of guest that Options allow it.
+// for the types of guest that Options allow it, and that a Host outlives those
+// who use it.
 func (h *Host) capabilities() []estate.CapabilityReport {
 	values := map[estate.Capability]string{estate.CanDisplay: "rfb", estate.CanMoveLive: h.opt.Site.name()}
-	var all []estate.CapabilityReport
+	all := []estate.CapabilityReport{{Name: estate.CanOutliveUs, Has: true, Value: "as long as the Host is kept"}}
 	for _, c := range driver.Abilities() {
 		has := estate.CapabilityReport{Name: c, Has: true, Value: values[c]}
 		types, some := h.opt.Only[c]
@@ -151,7 +154,11 @@ func (h *Host) List(ctx context.Context) ([]driver.Machine, error) {
 	defer h.mu.Unlock()
 	all := make([]driver.Machine, 0, len(h.machines))
 	for _, m := range h.machines {
-		all = append(all, m.copy())
+		seen := m.copy()
+		if h.blind[m.ID] {
+			seen.Power = estate.PowerUnknown
+		}
+		all = append(all, seen)
 	}
 	slices.SortFunc(all, func(a, b driver.Machine) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return all, ctx.Err()
@@ -282,6 +289,17 @@ func (h *Host) PowerOff(id estate.MachineID) {
 		m.powerOff()
 		h.tell(id)
 	}
+}
+
+// Blind has the host no longer learn the machine's power state until see is called.
+func (h *Host) Blind(_ context.Context, id estate.MachineID) (see func(), err error) {
+	set := func(blind bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.blind[id] = blind
+	}
+	set(true)
+	return func() { set(false) }, nil
 }
 
 func (m *machine) powerOff() {

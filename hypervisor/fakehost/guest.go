@@ -3,6 +3,7 @@ package fakehost
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -51,12 +52,14 @@ func (h *Host) Ran() []Ran {
 }
 
 // Shell is the shell that guests have when Options say nothing else. It knows
-// true, false, echo, cat, head -c N /dev/zero and test -e of the file that
+// true, false, nproc, echo, cat, head -c N /dev/zero and test -e of the file that
 // tells that a desktop is drawn; anything else exits with 127.
-func Shell(_ context.Context, _ driver.Machine, cmd driver.Command) (driver.Output, error) {
+func Shell(_ context.Context, m driver.Machine, cmd driver.Command) (driver.Output, error) {
 	switch line := strings.Join(cmd.Args, " "); {
 	case line == "true", line == "test -e /run/consort/desktop":
 		return driver.Output{}, nil
+	case line == "nproc":
+		return driver.Output{Stdout: fmt.Appendln(nil, m.Def.CPUs)}, nil
 	case line == "false":
 		return driver.Output{Exit: 1}, nil
 	case line == "cat":

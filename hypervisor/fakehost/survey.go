@@ -3,6 +3,9 @@ package fakehost
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"consort.dev/consort/estate"
@@ -26,6 +29,27 @@ func (h *Host) Plant(found estate.Found, disks ...driver.Disk) {
 	defer h.mu.Unlock()
 	h.others[found.ID] = &other{found, disks}
 	h.tell(found.ID)
+}
+
+// Strangers returns how to plant one machine after the other. Each has a disk
+// in dir; every second one runs, every third one has an obstacle to adoption.
+func (h *Host) Strangers(dir string) func(context.Context) (estate.MachineID, error) {
+	n := 0
+	return func(context.Context) (estate.MachineID, error) {
+		n++
+		// Their order is not that of their making.
+		id := estate.MachineID(fmt.Sprintf("%02x000000-aaaa-4aaa-8aaa-%012x", (251*n)%256, n))
+		found := estate.Found{ID: id, Name: fmt.Sprint("theirs ", n), Power: estate.Off, CPUs: 1, Memory: 64 * estate.MiB}
+		if n%2 == 1 {
+			found.Power = estate.On
+		}
+		if n%3 == 0 {
+			found.Obstacle = "it has a floppy"
+		}
+		file := driver.Content{Path: filepath.Join(dir, string(id)), Format: estate.Raw, Size: 512}
+		h.Plant(found, driver.Disk{Name: "theirs", File: &file})
+		return id, os.WriteFile(file.Path, make([]byte, file.Size), 0o600)
+	}
 }
 
 // Survey implements driver.Surveyor.

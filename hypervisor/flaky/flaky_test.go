@@ -19,28 +19,29 @@ import (
 	"consort.dev/consort/hypervisor/flaky"
 )
 
-func bench(t *testing.T, h driver.Host) drivertest.Bench {
+func bench(t *testing.T, opt flaky.Options, lacks ...estate.Capability) drivertest.Bench {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "base")
 	if err := os.WriteFile(path, []byte("a base"), 0o444); err != nil {
 		t.Fatal(err)
 	}
+	site := new(fakehost.Site)
+	inner := fakehost.New(fakehost.Options{Site: site})
+	h := flaky.New(fakehost.Lacking(inner, lacks...), opt)
 	return drivertest.Bench{
 		Host: h, Base: driver.Content{Path: path, Format: estate.Raw, Size: 512}, Raw: []byte("a base"), Dir: dir,
-		OS: true, Reopen: func() (driver.Host, error) { return h, nil },
+		OS: true, Simulated: true, Says: fakehost.Greeting, Blind: inner.Blind, Stranger: inner.Strangers(dir),
+		Other:  flaky.New(fakehost.New(fakehost.Options{Site: site}), opt),
+		Reopen: func() (driver.Host, error) { return h, nil },
 	}
 }
 
 func TestConformanceWhenNothingIsLost(t *testing.T) {
-	drivertest.Run(t, func(t *testing.T) drivertest.Bench {
-		return bench(t, flaky.New(fakehost.New(fakehost.Options{}), flaky.Options{Delay: time.Millisecond}))
-	})
+	drivertest.Run(t, func(t *testing.T) drivertest.Bench { return bench(t, flaky.Options{Delay: time.Millisecond}) })
 }
 
 func TestAbilitiesAreThoseOfTheDriverInside(t *testing.T) {
-	drivertest.Run(t, func(t *testing.T) drivertest.Bench {
-		return bench(t, flaky.New(fakehost.Lacking(fakehost.New(fakehost.Options{}), estate.CanDisplay), flaky.Options{}))
-	})
+	drivertest.Run(t, func(t *testing.T) drivertest.Bench { return bench(t, flaky.Options{}, estate.CanDisplay) })
 }
 
 // TestCallersConverge has the concrete host, which looks up lost replies and

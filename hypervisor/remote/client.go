@@ -18,14 +18,23 @@ import (
 
 // Client is a driver that another process serves.
 type Client struct {
-	path string
-	http *http.Client
-	host driver.Host
+	connect func(context.Context) (net.Conn, error)
+	http    *http.Client
+	host    driver.Host
 }
 
 // Dial reaches the driver that is served on the unix socket at path.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	c := &Client{path: path}
+	return DialBy(ctx, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
+}
+
+// DialBy reaches a driver over connections of the caller's making, each to a
+// place where one is served.
+func DialBy(ctx context.Context, connect func(context.Context) (net.Conn, error)) (*Client, error) {
+	c := &Client{connect: connect}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 	}}
@@ -53,8 +62,7 @@ func (e errDial) Error() string { return e.err.Error() }
 func (e errDial) Unwrap() error { return e.err }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.path)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, errDial{err}
 	}

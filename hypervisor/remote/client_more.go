@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/hypervisor/driver"
@@ -77,9 +78,16 @@ func (h *host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory
 }
 
 // Measure implements driver.Meter.
-func (h *host) Measure(ctx context.Context, id estate.MachineID) (u driver.Usage, err error) {
-	err = h.c.ask(ctx, "measure", call{ID: id}, &u)
-	return u, err
+func (h *host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, error) {
+	var u usage
+	if err := h.c.ask(ctx, "measure", call{ID: id}, &u); err != nil {
+		return driver.Usage{}, err
+	}
+	return driver.Usage{
+		CPU: time.Duration(u.CPU), Memory: estate.Bytes(u.Memory),
+		DiskRead: estate.Bytes(u.DiskRead), DiskWritten: estate.Bytes(u.DiskWritten),
+		Received: estate.Bytes(u.Received), Sent: estate.Bytes(u.Sent),
+	}, nil
 }
 
 // Survey implements driver.Surveyor.

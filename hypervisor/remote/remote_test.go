@@ -98,9 +98,45 @@ func bench(t *testing.T) drivertest.Bench {
 	path, _ := serve(t)
 	return drivertest.Bench{
 		Host: dial(t, path).Host(), Base: driver.Content{Path: base, Format: estate.Raw, Size: 512}, Raw: []byte("a base"),
-		Dir: dir, OS: true,
+		Dir: dir, OS: true, Simulated: true, Says: fakehost.Greeting,
 		Reopen: func() (driver.Host, error) { return dial(t, path).Host(), nil },
 	}
+}
+
+// TestConformanceOverASocket has the driver in the same process, so that the
+// bench can do to it what nobody can from outside.
+func TestConformanceOverASocket(t *testing.T) {
+	drivertest.Run(t, func(t *testing.T) drivertest.Bench {
+		site := new(fakehost.Site)
+		inner := fakehost.New(fakehost.Options{Site: site})
+		b := bench(t)
+		b.Host, b.Other = overSocket(t, inner), overSocket(t, fakehost.New(fakehost.Options{Site: site}))
+		b.Stranger, b.Blind = inner.Strangers(b.Dir), inner.Blind
+		b.Reopen = func() (driver.Host, error) { return b.Host, nil }
+		return b
+	})
+}
+
+func overSocket(t *testing.T, h driver.Host) driver.Host {
+	dir, err := os.MkdirTemp("", "remote")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- remote.Serve(ctx, l, h) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return dial(t, l.Addr().String()).Host()
 }
 
 func TestConformanceAcrossProcesses(t *testing.T) { drivertest.Run(t, bench) }

@@ -47,6 +47,17 @@ func more(h driver.Host, answer answerer) {
 	}
 }
 
+// usage is driver.Usage in nanoseconds and bytes: an amount of bytes as people
+// write it has no -1.
+type usage struct {
+	CPU         int64 `json:"cpu"`
+	Memory      int64 `json:"memory"`
+	DiskRead    int64 `json:"diskRead"`
+	DiskWritten int64 `json:"diskWritten"`
+	Received    int64 `json:"received"`
+	Sent        int64 `json:"sent"`
+}
+
 // state serves what concerns the state and shape of one machine.
 func state(h driver.Host, answer answerer) {
 	if s, ok := driver.As[driver.Snapshotter](h); ok {
@@ -62,6 +73,9 @@ func state(h driver.Host, answer answerer) {
 		answer("resize", func(ctx context.Context, c call) (any, error) { return nil, r.Resize(ctx, c.ID, c.CPUs, c.Memory) })
 	}
 	if m, ok := driver.As[driver.Meter](h); ok {
-		answer("measure", func(ctx context.Context, c call) (any, error) { return m.Measure(ctx, c.ID) })
+		answer("measure", func(ctx context.Context, c call) (any, error) {
+			u, err := m.Measure(ctx, c.ID)
+			return usage{int64(u.CPU), int64(u.Memory), int64(u.DiskRead), int64(u.DiskWritten), int64(u.Received), int64(u.Sent)}, err
+		})
 	}
 }
