@@ -25,8 +25,9 @@ run: deps web build ## install what is missing, build, start Consort here and pr
 	@mkdir -p $(STATE)
 	@bin/consort up --state $(STATE) --apply examples/first-desktop
 
-build: ## build bin/consort
+build: ## build bin/consort, and bin/consort-bench for guests
 	@go build -trimpath -o bin/ ./cmd/consort
+	@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/consort-bench ./guest/bench
 
 web: web/dist/index.html ## build the web pages
 

@@ -19,6 +19,7 @@ import (
 	"consort.dev/consort/hypervisor"
 	hvdriver "consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/hypervisor/qemu"
+	"consort.dev/consort/hypervisor/remote"
 	"consort.dev/consort/internal/kvmprobe"
 	"consort.dev/consort/presentation"
 	presdriver "consort.dev/consort/presentation/driver"
@@ -50,6 +51,20 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 			Program: os.Getenv("CONSORT_QEMU"),
 		})
 	},
+	"remote": remoteHost,
+}
+
+// remoteHost reaches a provider that runs as a process of its own, in whatever
+// language, on a unix socket of this host.
+func remoteHost(ctx context.Context, at site) (hvdriver.Host, error) {
+	if at.endpoint == "" {
+		return nil, fault.Invalid.Errorf("a provider in another process is reached on a unix socket: name it with --endpoint")
+	}
+	c, err := remote.Dial(ctx, at.endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return c.Host(), nil
 }
 
 // probeCommand runs the probe of a hardware accelerator in a process of its own,
