@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,6 +53,7 @@ func guests(ctx context.Context, m driver.Machine, cmd driver.Command) (driver.O
 // house is a plane in memory, and a host for an agent to look after.
 type house struct {
 	t      *testing.T
+	name   string // of the hypervisor
 	store  *store.Store
 	calls  *calls.Broker
 	plane  *httptest.Server
@@ -62,13 +64,15 @@ type house struct {
 	images *image.Store
 	dir    string
 	broken atomic.Pointer[string] // requests whose path ends so fail
+	torn   atomic.Pointer[torn]   // breaks fetches off
+	logs   *ear
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	kv := mem.Open(mem.Options{Now: time.Now})
 	h := &house{
-		t: t, store: store.New(kv, store.Options{}), calls: calls.New(rand.Reader), dir: t.TempDir(),
+		t: t, name: "here", store: store.New(kv, store.Options{}), calls: calls.New(rand.Reader), dir: t.TempDir(), logs: new(ear),
 		memory: fakehost.New(fakehost.Options{Run: guests}), apps: fakeapps.New(),
 	}
 	h.host, h.give = h.memory, h.apps
@@ -79,6 +83,10 @@ func newHouse(t *testing.T) *house {
 	h.plane = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if end := h.broken.Load(); end != nil && strings.HasSuffix(r.URL.Path, *end) {
 			http.Error(w, "broken by a test", http.StatusServiceUnavailable)
+			return
+		}
+		if t := h.torn.Load(); t != nil && strings.HasSuffix(r.URL.Path, "/fetch") {
+			t.serve(server, w, r)
 			return
 		}
 		server.ServeHTTP(w, r)
@@ -100,20 +108,51 @@ func (h *house) must(err error) {
 	}
 }
 
+// ear remembers what an agent logged.
+type ear struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (e *ear) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.text.Write(p)
+}
+
+func (e *ear) heard(words string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Contains(e.text.String(), words)
+}
+
+// beside returns another host of the same plane.
+func (h *house) beside(name string) *house {
+	h.t.Helper()
+	images, err := image.Open(h.t.TempDir())
+	h.must(err)
+	memory := fakehost.New(fakehost.Options{Run: guests})
+	return &house{
+		t: h.t, name: name, store: h.store, calls: h.calls, plane: h.plane, dir: h.t.TempDir(),
+		memory: memory, host: memory, apps: h.apps, give: h.give, images: images, logs: new(ear),
+	}
+}
+
 // employ starts an agent, which kill ends as kill -9 would: it does nothing more.
 func (h *house) employ() (kill func()) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	client, err := api.NewClient(api.Options{Server: h.plane.URL})
 	h.must(err)
-	host, err := hypervisor.Open(ctx, "here", h.host)
+	host, err := hypervisor.Open(ctx, h.name, h.host)
 	h.must(err)
 	apps, err := application.Open(ctx, h.give, application.Deadlines{})
 	h.must(err)
 	a, err := agent.New(agent.Options{
-		Hypervisor: "here", Provider: "fake", Dir: h.dir, Plane: client, Host: host,
+		Hypervisor: h.name, Provider: "fake", Dir: h.dir, Plane: client, Host: host,
 		Applications: map[string]*application.Provider{apps.Offer().Name: apps},
-		Images:       h.images, NoNetwork: "tests make no networks", Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Images:       h.images, NoNetwork: "tests make no networks", Now: time.Now, Log: slog.New(slog.NewTextHandler(h.logs, nil)),
 	})
 	h.must(err)
 	done := make(chan struct{})
@@ -212,7 +251,7 @@ func (h *house) running() {
 
 // hypervisor is what the plane was told of the host.
 func (h *house) hypervisor() *estate.HypervisorStatus {
-	v, err := store.Get[estate.Hypervisor](h.t.Context(), h.store, "", "here")
+	v, err := store.Get[estate.Hypervisor](h.t.Context(), h.store, "", h.name)
 	if err != nil {
 		return new(estate.HypervisorStatus)
 	}
