@@ -310,7 +310,7 @@ func TestEndpoint(t *testing.T) {
 // sector that echoes what its serial port reads.
 func TestAConsoleIsHeardAndTalkedTo(t *testing.T) {
 	d := virtrpctest.Start(t)
-	c := open(t, d, "qemu:///session")
+	c := open(t, d, d.URI)
 	// mov dx,3fd; in al,dx; test al,1; jz -5; mov dx,3f8; in al,dx; inc al; out dx,al; jmp
 	code := []byte{0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf8, 0xba, 0xf8, 0x03, 0xec, 0xfe, 0xc0, 0xee, 0xeb, 0xef}
 	disk := make([]byte, 1<<20)
