@@ -1,0 +1,123 @@
+#!/bin/bash
+# Makes the disk that a nested host boots from, its two kernels, and a small
+# guest for it, all in the folder $1. It is run in namespaces of its own, with
+# the archives of this machine on its input; $1 holds the program "porter".
+#
+# One system serves both kinds of host. Started under Xen it hides libvirt's
+# driver for QEMU, and started alone that for Xen: see init.sh.
+set -euo pipefail
+here=$(dirname "$(realpath "$0")")
+out=$1
+root=$out/root
+
+# The cloud kernel cannot be Xen's first domain; guests boot it faster.
+packages=linux-image-amd64,linux-image-cloud-amd64,busybox-static,kmod,udev,iproute2,procps,e2fsprogs
+packages+=,xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-utils-common,xenstore-utils,grub-xen-host,qemu-system-xen
+packages+=,libvirt-daemon,libvirt-daemon-driver-xen,libvirt-daemon-driver-qemu,libvirt-daemon-system-sysv,libvirt-clients
+packages+=,qemu-system-x86,qemu-utils
+mmdebstrap --quiet --mode=root --variant=minbase --architectures=amd64 --include="$packages" \
+	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
+	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+	--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/bug/*' \
+	bookworm "$root" -
+
+cloud=$(basename "$root"/lib/modules/*-cloud-amd64)
+full=${cloud/-cloud/}
+zcat "$root/boot/xen-4.17-amd64.gz" > "$out/xen"
+cp "$root/boot/vmlinuz-$full" "$out/vmlinuz"
+
+# modules prints the files of the modules named, and of what they need, in the
+# order in which they are loaded.
+modules() {
+	for m; do chroot "$root" modprobe -S "$full" --show-depends "$m"; done | awk '/^insmod/ && !seen[$2]++ { print $2 }'
+}
+
+# pack makes an initramfs of a folder.
+pack() { (cd "$1" && find . | "$root/bin/busybox" cpio -o -H newc 2>/dev/null) > "$2"; }
+
+# first makes a folder with busybox under the names that a script uses.
+first() {
+	mkdir -p "$1"/{bin,sbin,dev,proc,sys}
+	cp "$root/bin/busybox" "$1/bin/"
+	"$1/bin/busybox" --install -s "$1/bin" 2>/dev/null || true
+	for a in "$1"/bin/*; do [ ! -L "$a" ] || ln -sf busybox "$a"; done
+}
+
+# The initramfs of a host: it finds the disk and goes on there.
+first "$out/initrd.d"
+mkdir "$out/initrd.d/"{m,n}
+for f in $(modules virtio_pci virtio_blk ext4 | grep -v crc32c-intel); do
+	cp "$root$f" "$out/initrd.d/m/"
+	echo "insmod /m/$(basename "$f")" >> "$out/initrd.d/load"
+done
+cat > "$out/initrd.d/init" <<'I'
+#!/bin/sh
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+. /load
+until [ -b /dev/vda ]; do usleep 50000; done
+mount -t ext4 -o noatime /dev/vda /n
+mount --move /dev /n/dev
+mount --move /proc /n/proc
+exec switch_root /n /init
+I
+chmod 755 "$out/initrd.d/init"
+pack "$out/initrd.d" "$out/initrd"
+
+# The small guest: a disk that GRUB finds its way on, a kernel, and busybox.
+mkdir -p "$out/tiny.d/boot/grub"
+cp "$root/boot/vmlinuz-$cloud" "$out/tiny.d/boot/vmlinuz"
+first "$out/tiny.init"
+cp "$here/tiny-init.sh" "$out/tiny.init/init"
+printf '#!/bin/sh\nexec /bin/busybox poweroff -f\n' > "$out/tiny.init/sbin/poweroff"
+chmod 755 "$out/tiny.init/init" "$out/tiny.init/sbin/poweroff"
+pack "$out/tiny.init" "$out/tiny.d/boot/initrd"
+printf 'linux /boot/vmlinuz console=hvc0 quiet\ninitrd /boot/initrd\nboot\n' > "$out/tiny.d/boot/grub/grub.cfg"
+truncate -s 24M "$out/tiny.raw"
+mkfs.ext4 -q -F -O '^has_journal,^metadata_csum,^64bit' -m 0 -d "$out/tiny.d" "$out/tiny.raw"
+
+# Of the modules only those are kept that a host uses.
+mkdir "$out/kept"
+for f in $(modules virtio_pci virtio_blk virtio_net ext4 xen-evtchn xen-gntdev xen-gntalloc xenfs xen-privcmd \
+	xen-blkback xen-netback loop bridge tun overlay kvm_amd vhost_net); do
+	mkdir -p "$out/kept/$(dirname "$f")"
+	cp "$root$f" "$out/kept/$f"
+done
+cp "$root/lib/modules/$full/"modules.{builtin,builtin.modinfo,order} "$out/kept/lib/modules/$full/"
+rm -rf "$root"/usr/lib/modules/* "$root"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/* "$root"/usr/lib/udev/hwdb.*
+cp -r "$out/kept/lib/modules/." "$root/usr/lib/modules/"
+chroot "$root" depmod "$full"
+
+# Xen hides SEP from its first domain on AMD, and libvirt 9.0 knows no x86-64
+# processor without it; its driver for Xen would not start.
+sed -i "/feature name='sep'/d" "$root/usr/share/libvirt/cpu_map/x86_qemu64.xml"
+rm -f "$root"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_{nwfilter,nodedev,interface,network}.so
+cat > "$root/etc/libvirt/libvirtd.conf" <<'C'
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "0.0.0.0"
+auth_tcp = "none"
+auth_unix_rw = "none"
+C
+echo 'autoballoon = 0' > "$root/etc/libvirt/libxl.conf"
+cat > "$root/etc/libvirt/qemu.conf" <<'C'
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = [ ]
+namespaces = [ ]
+seccomp_sandbox = 0
+C
+# libvirt asks for the user of Debian's QEMU though it is told another.
+chroot "$root" useradd --system --user-group --no-create-home libvirt-qemu
+cp "$here/init.sh" "$root/init"
+cp "$out/porter" "$root/usr/local/bin/porter"
+chmod 755 "$root/init" "$root/usr/local/bin/porter"
+mkdir -p "$root/srv" "$root/var/lib/xen" "$root/var/log/xen"
+
+# Room for disks of guests, in holes.
+truncate -s 12G "$out/disk.raw"
+mkfs.ext4 -q -F -O '^has_journal,^metadata_csum' -E lazy_itable_init=1,nodiscard -m 0 -d "$root" "$out/disk.raw"
+qemu-img convert -q -f raw -O qcow2 "$out/disk.raw" "$out/disk.qcow2"
+rm -rf "$root" "$out/kept" "$out/initrd.d" "$out/tiny.d" "$out/tiny.init" "$out/disk.raw"
