@@ -92,6 +92,7 @@ var home = map[string]string{
 	"golang.org/x/crypto/argon2":         "plane/auth",
 	"go.uber.org/zap":                    "plane/store/etcd",
 	"github.com/digitalocean/go-libvirt": "internal/virtrpc",
+	"libvirt.org/go/libvirtxml":          "hypervisor/xen",
 }
 
 // vague are names of plumbing, not of ideas.

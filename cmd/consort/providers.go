@@ -20,6 +20,7 @@ import (
 	hvdriver "consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/hypervisor/qemu"
 	"consort.dev/consort/hypervisor/remote"
+	"consort.dev/consort/hypervisor/xen"
 	"consort.dev/consort/internal/kvmprobe"
 	"consort.dev/consort/presentation"
 	presdriver "consort.dev/consort/presentation/driver"
@@ -52,6 +53,11 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 		})
 	},
 	"remote": remoteHost,
+	"xen": func(ctx context.Context, at site) (hvdriver.Host, error) {
+		return xen.Open(ctx, xen.Config{
+			Dir: filepath.Join(at.dir, "machines"), RunDir: filepath.Join(at.run, "m"), Endpoint: at.endpoint,
+		})
+	},
 }
 
 // remoteHost reaches a provider that runs as a process of its own, in whatever

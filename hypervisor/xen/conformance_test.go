@@ -1,0 +1,97 @@
+package xen_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/drivertest"
+	"consort.dev/consort/test/nested"
+)
+
+// needsXen skips a test that needs minutes and a host of its own.
+func needsXen(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CONSORT_HYPERVISORS") == "" {
+		t.Skip("runs a nested Xen host: make test-hypervisors")
+	}
+}
+
+// trial is a Xen host with our provider in it, and what the suite may use there.
+func trial(t *testing.T, guestType string) (*nested.Host, *nested.Driver, drivertest.Bench) {
+	t.Helper()
+	h := nested.Xen(t)
+	ctx := t.Context()
+	raw, err := os.ReadFile(h.Tiny())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Put(ctx, h.Tiny(), "/srv/tiny.raw", 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d := h.Provider(t, "xen")
+	strangers := 0
+	return h, d, drivertest.Bench{
+		Host: d, GuestType: guestType, Memory: 128 * estate.MiB,
+		Base: driver.Content{Path: "/srv/tiny.raw", Format: estate.Raw, Size: estate.Bytes(len(raw))}, Raw: raw,
+		Dir:   "/srv",
+		Write: func(path string, data []byte) error { return h.Write(ctx, data, path, 0o600) },
+		Read: func(path string) ([]byte, error) {
+			out, err := h.Run(ctx, nil, "cat", path)
+			return out.Stdout, err
+		},
+		Boot: 2 * time.Minute,
+		Says: "heard ",
+		Reopen: func() (driver.Host, error) {
+			err := d.Kill(ctx)
+			return d, err
+		},
+		Stranger: func(ctx context.Context) (estate.MachineID, error) {
+			strangers++
+			return stranger(ctx, h, strangers)
+		},
+	}
+}
+
+// stranger defines a machine by libvirt's own means.
+func stranger(ctx context.Context, h *nested.Host, n int) (estate.MachineID, error) {
+	id := fmt.Sprintf("%02x000000-1111-4111-8111-111111111111", 255-n)
+	disk := fmt.Sprintf("/srv/stranger-%d.raw", n)
+	xml := fmt.Sprintf(`<domain type='xen'><name>stranger-%d</name><uuid>%s</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='xenpvh'>xenpvh</type><kernel>/usr/lib/grub-xen/grub-i386-xen_pvh.bin</kernel></os>
+<devices><disk type='file' device='disk'><driver name='phy' type='raw'/><source file='%s'/><target dev='xvda' bus='xen'/></disk></devices></domain>`, n, id, disk)
+	if err := h.Write(ctx, make([]byte, 1<<20), disk, 0o600); err != nil {
+		return "", err
+	}
+	if err := h.Write(ctx, []byte(xml), "/tmp/stranger.xml", 0o600); err != nil {
+		return "", err
+	}
+	out, err := h.Run(ctx, nil, "virsh", "-c", "xen:///system", "define", "/tmp/stranger.xml")
+	if err == nil && out.Exit != 0 {
+		err = fmt.Errorf("virsh define: %s", out.Stderr)
+	}
+	return estate.MachineID(id), err
+}
+
+func TestConformancePVH(t *testing.T) { conforms(t, "pvh") }
+
+func TestConformancePV(t *testing.T) { conforms(t, "pv") }
+
+func conforms(t *testing.T, guestType string) {
+	needsXen(t)
+	drivertest.RunShared(t, func(t *testing.T) drivertest.Bench {
+		_, _, b := trial(t, guestType)
+		return b
+	})
+}
+
+// virsh asks libvirt without our code.
+func virsh(t *testing.T, h *nested.Host, args ...string) string {
+	t.Helper()
+	return strings.TrimSpace(h.Must(t, append([]string{"virsh", "-c", "xen:///system"}, args...)...))
+}

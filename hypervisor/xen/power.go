@@ -1,0 +1,174 @@
+package xen
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+)
+
+// tellDefinition gives libvirt the machine's definition, over an older one.
+func (m *machine) tellDefinition(ctx context.Context) error {
+	xml, err := m.definition()
+	if err != nil {
+		return err
+	}
+	return m.host.calls.Define(ctx, xml)
+}
+
+// undefineSaved is VIR_DOMAIN_UNDEFINE_MANAGED_SAVE, the one flag that libvirt's
+// driver for Xen takes.
+const undefineSaved = 1
+
+// undefine takes the machine, which is off, from libvirt, with saved memory.
+func (m *machine) undefine(ctx context.Context) error {
+	err := m.host.calls.UndefineWith(ctx, string(m.id), undefineSaved)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// Start implements driver.Host.
+func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
+	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error {
+		switch m.power(ctx) {
+		case estate.On:
+			return m.count()
+		case estate.PowerUnknown:
+			return m.mustBe(ctx, estate.Off)
+		}
+		m.hangUp() // on an agent of an earlier life
+		if err := errors.Join(os.RemoveAll(m.run), os.Mkdir(m.run, 0o700)); err != nil {
+			return err
+		}
+		if r, _ := m.record(); r.Adopted == "" {
+			if err := m.tellDefinition(steady); err != nil {
+				return err
+			}
+		}
+		err := m.update(func(r *record) { r.Starting, r.Started = r.Starts+1, time.Now().UTC() })
+		if err != nil {
+			return err
+		}
+		if err := h.calls.Create(steady, string(id)); err != nil && m.power(steady) != estate.On {
+			return err
+		}
+		return m.count()
+	})
+}
+
+// Stop implements driver.Host.
+func (h *Host) Stop(ctx context.Context, id estate.MachineID, grace time.Duration) error {
+	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error { return m.stop(ctx, steady, grace) })
+}
+
+// stop powers the machine off. Callers hold the turn. Where a power-on was begun
+// of which we do not know the end, libvirt is told to stop the machine though it
+// says that it is off: it does so after what it is busy with.
+func (m *machine) stop(ctx, steady context.Context, grace time.Duration) error {
+	power := m.power(ctx)
+	if r, _ := m.record(); power == estate.Off && r.Starts == r.Starting {
+		return nil
+	}
+	if power == estate.On {
+		if err := m.count(); err != nil {
+			return err
+		}
+		if grace > 0 && m.ask(ctx) && m.goes(ctx, grace) {
+			return nil
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := m.host.calls.Destroy(steady, string(m.id))
+	switch power := m.power(steady); {
+	case power == estate.Off:
+		return m.update(func(r *record) { r.Starting = r.Starts })
+	case power == estate.PowerUnknown && err == nil:
+		return m.mustBe(steady, estate.Off)
+	}
+	return err
+}
+
+// ask asks the guest to power off. It writes Xen's own request, as libvirt would
+// do, which then waits for up to a minute for the guest to take it and lets
+// nobody else near the machine. It reports whether there is anything to wait for.
+func (m *machine) ask(ctx context.Context) bool {
+	number, err := m.number(ctx)
+	return err == nil && writeStore(ctx, "/local/domain/"+number+"/control/shutdown", "poweroff") == nil
+}
+
+// goes reports whether the machine powers off within the grace.
+func (m *machine) goes(ctx context.Context, grace time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if m.power(ctx) == estate.Off {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Save implements driver.Saver.
+func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
+	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error {
+		switch m.power(ctx) {
+		case estate.Off:
+			return nil
+		case estate.PowerUnknown:
+			return m.mustBe(ctx, estate.Off)
+		}
+		if err := m.count(); err != nil {
+			return err
+		}
+		if err := h.calls.Save(steady, string(id)); err != nil && m.power(steady) != estate.Off {
+			return err
+		}
+		return nil
+	})
+}
+
+// forgetSaved removes saved memory, which fits the disks as they were only.
+func (m *machine) forgetSaved(ctx context.Context) error {
+	saved, err := m.host.calls.Saved(ctx, string(m.id))
+	if err == nil && saved {
+		err = m.host.calls.ForgetSaved(ctx, string(m.id))
+	}
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// Resize implements driver.Resizer.
+func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
+	return h.rest(ctx, id, func(ctx, steady context.Context, m *machine) error {
+		if err := m.forgetSaved(steady); err != nil {
+			return err
+		}
+		r, _ := m.record()
+		r.Def.CPUs, r.Def.Memory = cpus, memory
+		if r.Adopted != "" {
+			var err error
+			if r.Adopted, err = resized(r.Adopted, cpus, memory); err != nil {
+				return err
+			}
+		}
+		if err := m.update(func(old *record) { old.Def, old.Adopted = r.Def, r.Adopted }); err != nil {
+			return err
+		}
+		return m.tellDefinition(steady)
+	})
+}
