@@ -5,6 +5,7 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -28,6 +29,14 @@ const maxName = 200
 
 // minMemory is the least memory a machine may have.
 const minMemory = 16 * estate.MiB
+
+// check returns fault.Invalid with what keeps the host from making the machine.
+func (h *Host) check(def driver.Definition) error {
+	if t := def.GuestType; t != "" && !slices.Contains(h.desc.GuestTypes, t) {
+		return fault.Invalid.Errorf("it makes no guests of type %q; its types are %q", t, h.desc.GuestTypes)
+	}
+	return check(def)
+}
 
 // check returns fault.Invalid with every broken rule of the definition.
 func check(def driver.Definition) error {

@@ -19,6 +19,7 @@ import (
 const (
 	askLimit      = 20 * time.Second // questions
 	actLimit      = 2 * time.Minute  // effects
+	saveLimit     = 15 * time.Minute // all of a machine's memory, to a slow disk
 	transferLimit = 12 * time.Hour   // whole disks
 )
 
@@ -34,6 +35,8 @@ type Host struct {
 	name string
 	drv  driver.Host
 	desc driver.Description
+
+	shown []Shown
 }
 
 // Open returns the host that drv drives, under the operator's name for it.
@@ -44,7 +47,11 @@ func Open(ctx context.Context, name string, drv driver.Host) (*Host, error) {
 	if err != nil {
 		return nil, named(err, "open hypervisor %s: %w", name, err)
 	}
-	return &Host{name: name, drv: drv, desc: desc}, nil
+	shown, err := Evidence()
+	if err != nil {
+		return nil, err
+	}
+	return &Host{name: name, drv: drv, desc: believed(desc, shown), shown: shown}, nil
 }
 
 // Name returns the operator's name for the host.
@@ -58,7 +65,7 @@ func (h *Host) Describe(ctx context.Context) (driver.Description, error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	d, err := h.drv.Describe(ctx)
-	return d, h.named(err, "describe it")
+	return believed(d, h.shown), h.named(err, "describe it")
 }
 
 // Can returns what the host says of a capability for its usual type of guest.
@@ -93,7 +100,7 @@ func (h *Host) Get(ctx context.Context, id estate.MachineID) (driver.Machine, er
 // Define makes the machine, powered off. A definition that cannot make a
 // machine is fault.Invalid; for the rest see driver.Host.
 func (h *Host) Define(ctx context.Context, def driver.Definition) error {
-	if err := check(def); err != nil {
+	if err := h.check(def); err != nil {
 		return h.named(err, "define machine %s", def.ID)
 	}
 	err := h.act(ctx, actLimit, func(ctx context.Context) error { return h.drv.Define(ctx, def) },
@@ -142,19 +149,25 @@ func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
 }
 
 // act has the driver do something that may be repeated. Busy drivers are asked
-// again. A lost reply is looked up with done; where done is nil or says no, the
-// act is repeated, which the driver's contract makes harmless.
+// again. A lost reply is looked up with done, until that has an answer; where
+// done is nil or says no, the act is repeated, which the driver's contract makes
+// harmless.
 func (h *Host) act(ctx context.Context, limit time.Duration, do func(context.Context) error, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	pause := firstPause
+	pause, look := firstPause, false
+	var err error
 	for try := 1; ; try++ {
-		err := do(ctx)
+		if !look {
+			err = do(ctx)
+		}
 		unknown := errors.Is(err, fault.OutcomeUnknown)
 		if unknown && done != nil {
-			if ok, ask := done(ctx); ok && ask == nil {
+			ok, ask := done(ctx)
+			if ok && ask == nil {
 				return nil
 			}
+			look = ask != nil
 		}
 		if !unknown && !errors.Is(err, fault.Busy) || try == attempts {
 			return err

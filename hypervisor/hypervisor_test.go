@@ -157,3 +157,154 @@ func TestALostReplyIsLookedUpBeforeAnythingIsRepeated(t *testing.T) {
 		t.Errorf("the driver was told to start %d times, want once", drv.starts)
 	}
 }
+
+// lost loses the replies of some calls after they were done, and the look-ups
+// that follow a few times.
+type lost struct {
+	*fakehost.Host
+	calls   map[string]int
+	replies int // to lose
+	lists   int // to fail once a reply was lost
+}
+
+func (l *lost) lose(name string, err error) error {
+	l.calls[name]++
+	if l.replies--; l.replies >= 0 && err == nil {
+		return fault.OutcomeUnknown.Errorf("lost")
+	}
+	return err
+}
+
+func (l *lost) List(ctx context.Context) ([]driver.Machine, error) {
+	if len(l.calls) > 0 {
+		if l.lists--; l.lists >= 0 {
+			return nil, fault.Unavailable.Errorf("not now")
+		}
+	}
+	return l.Host.List(ctx)
+}
+
+func (l *lost) Snapshots(ctx context.Context, id estate.MachineID) ([]string, error) {
+	if l.lists--; l.lists >= 0 {
+		return nil, fault.Unavailable.Errorf("not now")
+	}
+	return l.Host.Snapshots(ctx, id)
+}
+
+func (l *lost) Shelve(ctx context.Context, id estate.MachineID) error {
+	return l.lose("Shelve", l.Host.Shelve(ctx, id))
+}
+
+func (l *lost) Depart(ctx context.Context, id estate.MachineID, at string) error {
+	return l.lose("Depart", l.Host.Depart(ctx, id, at))
+}
+
+func (l *lost) Snapshot(ctx context.Context, id estate.MachineID, name string) error {
+	return l.lose("Snapshot", l.Host.Snapshot(ctx, id, name))
+}
+
+func (l *lost) Save(ctx context.Context, id estate.MachineID) error {
+	return l.lose("Save", l.Host.Save(ctx, id))
+}
+
+// losing returns a host with one machine, whose driver loses replies.
+func losing(t *testing.T, opt fakehost.Options, replies, lists int) (*hypervisor.Host, *lost) {
+	t.Helper()
+	drv := &lost{Host: fakehost.New(opt), calls: map[string]int{}}
+	h := open(t, drv)
+	if err := h.Define(t.Context(), good()); err != nil {
+		t.Fatal(err)
+	}
+	drv.replies, drv.lists = replies, lists
+	return h, drv
+}
+
+func TestADepartureIsNeverRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := new(fakehost.Site)
+		h, drv := losing(t, fakehost.Options{Site: site}, 1, 0)
+		there := open(t, fakehost.New(fakehost.Options{Site: site}))
+		at, err := there.Arrive(t.Context(), good())
+		if err := errors.Join(err, h.Start(t.Context(), id)); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Depart(t.Context(), id, at); !errors.Is(err, fault.OutcomeUnknown) || drv.calls["Depart"] != 1 {
+			t.Errorf("Depart = %v after %d calls, want %v after one", err, drv.calls["Depart"], fault.OutcomeUnknown)
+		}
+		if m, err := there.Get(t.Context(), id); err != nil || m.Power != estate.On {
+			t.Errorf("machine there = %+v, %v; want it running", m, err)
+		}
+		if err := there.Delete(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestALostReplyIsReadAgain has look-ups fail too: nothing is repeated before
+// one of them has an answer.
+func TestALostReplyIsReadAgain(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(context.Context, *hypervisor.Host) error
+	}{
+		{"Shelve", func(ctx context.Context, h *hypervisor.Host) error { return h.Shelve(ctx, id) }},
+		{"Snapshot", func(ctx context.Context, h *hypervisor.Host) error { return h.Snapshot(ctx, id, "a") }},
+	} {
+		for _, lists := range []int{0, 1, 3} {
+			synctest.Test(t, func(t *testing.T) {
+				h, drv := losing(t, fakehost.Options{}, 1, lists)
+				if err := c.do(t.Context(), h); err != nil || drv.calls[c.name] != 1 {
+					t.Errorf("%s with %d failing look-ups = %v after %d calls, want success after one", c.name, lists, err, drv.calls[c.name])
+				}
+			})
+		}
+	}
+}
+
+func TestWhatCannotBeReadIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, drv := losing(t, fakehost.Options{}, 1, 0)
+		err := errors.Join(h.Start(t.Context(), id), h.Save(t.Context(), id))
+		m, got := h.Get(t.Context(), id)
+		if err := errors.Join(err, got); err != nil || m.Power != estate.Off || drv.calls["Save"] != 2 {
+			t.Errorf("machine = %+v, %v after %d calls of Save; want it off after two", m, err, drv.calls["Save"])
+		}
+	})
+}
+
+// TestAnAbilityBelongsToTypesOfGuest has a host of which one type of guest has
+// no screen and does not move.
+func TestAnAbilityBelongsToTypesOfGuest(t *testing.T) {
+	h := open(t, fakehost.New(fakehost.Options{
+		GuestTypes: []string{"seeing", "blind"},
+		Only:       map[estate.Capability][]string{estate.CanDisplay: {"seeing"}, estate.CanMoveLive: {"seeing"}, estate.CanSave: {"seeing"}},
+	}))
+	seeing, blind := good(), good()
+	seeing.ID, blind.GuestType = "0c9e3c54-1111-4222-8333-444455556667", "blind"
+	for _, def := range []driver.Definition{seeing, blind} {
+		if err := errors.Join(h.Define(t.Context(), def), h.Start(t.Context(), def.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := h.Display(t.Context(), seeing.ID)
+	if err != nil {
+		t.Fatalf("the display of a machine of the usual type: %v", err)
+	}
+	conn.Close()
+	refused := map[string]error{"Save": h.Save(t.Context(), blind.ID), "Depart": h.Depart(t.Context(), blind.ID, "there")}
+	_, refused["Display"] = h.Display(t.Context(), blind.ID)
+	_, refused["Arrive"] = h.Arrive(t.Context(), blind)
+	for name, err := range refused {
+		if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "a guest of type blind has none") {
+			t.Errorf("%s = %v, want one that is unsupported and gives the reason", name, err)
+		}
+	}
+	if _, err := h.Display(t.Context(), "0c9e3c54-1111-4222-8333-00000000dead"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("the display of a machine that is unknown: %v, want %v", err, fault.NotFound)
+	}
+	deaf := good()
+	deaf.GuestType = "deaf"
+	if err := h.Define(t.Context(), deaf); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `no guests of type "deaf"`) {
+		t.Errorf("Define = %v, want one that is invalid and names the type", err)
+	}
+}
