@@ -160,7 +160,7 @@ func (a *Agent) machinesChanged() {
 func (a *Agent) capabilities(declared []estate.CapabilityReport) []estate.CapabilityReport {
 	all := slices.Clone(declared)
 	for i := range all {
-		if all[i].Name == estate.CanNetwork && a.Network == nil {
+		if all[i].Name == estate.CanNetwork && all[i].Value != estate.NetworkByName && a.Network == nil {
 			all[i].Has, all[i].Reason = false, a.NoNetwork
 		}
 	}

@@ -248,11 +248,11 @@ func (k *keeper) definition(ctx context.Context, m *estate.Machine) (driver.Defi
 		def.Disks = append(def.Disks, disk)
 	}
 	for i, n := range hw.NICs {
-		port, err := k.port(ctx, m, n.Network, i)
+		nic, err := k.port(ctx, m, n, i)
 		if err != nil {
 			return def, err
 		}
-		def.NICs = append(def.NICs, driver.NIC{MAC: k.mac(n, i), Netns: port.Netns, Tap: port.Tap})
+		def.NICs = append(def.NICs, nic)
 	}
 	return def, nil
 }
@@ -306,25 +306,38 @@ func (k *keeper) disk(ctx context.Context, m *estate.Machine, d estate.Disk) (dr
 	return driver.Disk{Name: d.Name, File: c}, nil
 }
 
-// port joins the machine to a network, making the network on first use.
-func (k *keeper) port(ctx context.Context, m *estate.Machine, name string, i int) (port network.Port, err error) {
-	a := k.agent
+// port joins the machine's i-th NIC to its network in the form that the host
+// takes, making the network on first use.
+func (k *keeper) port(ctx context.Context, m *estate.Machine, n estate.NIC, i int) (driver.NIC, error) {
+	a, nic := k.agent, driver.NIC{MAC: k.mac(n, i)}
+	form := a.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanNetwork).Value
+	if form == estate.NetworkByName {
+		nic.Name = n.Network // the hypervisor has it, and gives addresses on it
+		return nic, nil
+	}
 	if a.Network == nil {
-		return port, fault.Unsupported.Errorf("no networks on this host: %s", a.NoNetwork)
+		return nic, fault.Unsupported.Errorf("no networks on this host: %s", a.NoNetwork)
 	}
-	var n *estate.Network
-	a.remember(func() { n = a.networks[m.Metadata.Project+"/"+name] })
-	if n == nil {
-		return port, fault.Unavailable.Errorf("waiting for network %s", name)
+	project := m.Metadata.Project
+	var known *estate.Network
+	a.remember(func() { known = a.networks[project+"/"+n.Network] })
+	if known == nil {
+		return nic, fault.Unavailable.Errorf("waiting for network %s", n.Network)
 	}
-	subnet, err := netip.ParsePrefix(n.Spec.Subnet)
+	subnet, err := netip.ParsePrefix(known.Spec.Subnet)
 	if err != nil {
-		return port, fault.Invalid.Errorf("network %s: %w", name, err)
+		return nic, fault.Invalid.Errorf("network %s: %w", n.Network, err)
 	}
-	if err := a.Network.Ensure(ctx, network.Network{Project: m.Metadata.Project, Name: name, Subnet: subnet, Egress: n.Spec.Egress}); err != nil {
-		return port, err
+	if err := a.Network.Ensure(ctx, network.Network{Project: project, Name: n.Network, Subnet: subnet, Egress: known.Spec.Egress}); err != nil {
+		return nic, err
 	}
-	return a.Network.Join(ctx, m.Metadata.Project, name, k.id, i)
+	if form == estate.NetworkByBridge {
+		nic.Bridge, err = a.Network.Bridge(ctx, project, n.Network)
+		return nic, err
+	}
+	port, err := a.Network.Join(ctx, project, n.Network, k.id, i)
+	nic.Netns, nic.Tap = port.Netns, port.Tap
+	return nic, err
 }
 
 // power turns the machine on or off. An unknown state is left alone.

@@ -86,6 +86,13 @@ const (
 	NeedsDrivers   Capability = "guest-drivers" // value: what a guest must have drivers for to boot here, one or more of GuestFacts.Drivers
 )
 
+// Values of CanNetwork: how a machine's NIC is joined to its Network.
+const (
+	NetworkByTap    = "tap"    // a tap device in the network's namespace
+	NetworkByBridge = "bridge" // a bridge on the host that leads there
+	NetworkByName   = "name"   // the vendor's network of the same name
+)
+
 // Evidence says how a claim came to be believed.
 type Evidence string
 

@@ -171,9 +171,20 @@ func (h *Host) RemoveUnused(ctx context.Context, project, name string) error {
 	if _, err := os.Stat(netnsPath(ns)); err != nil {
 		return nil
 	}
-	out, err := exec.CommandContext(ctx, "ip", "-n", ns, "-o", "link", "show", "master", bridge).Output()
-	if err != nil || len(bytes.TrimSpace(out)) > 0 {
+	inside, err := ports(ctx, ns, bridge)
+	if err != nil {
 		return err
+	}
+	outside := []string{}
+	if linkExists(ctx, "", hostBridge(ns)) {
+		if outside, err = ports(ctx, "", hostBridge(ns)); err != nil {
+			return err
+		}
+	}
+	for _, p := range append(inside, outside...) {
+		if p != innerEnd && p != outerEnd(ns) {
+			return nil
+		}
 	}
 	return h.remove(ctx, ns)
 }
@@ -191,6 +202,14 @@ func (h *Host) Close(ctx context.Context) error {
 
 func (h *Host) remove(ctx context.Context, ns string) error {
 	h.stopDHCP(ns)
+	for _, link := range []string{outerEnd(ns), hostBridge(ns)} {
+		if !linkExists(ctx, "", link) {
+			continue
+		}
+		if err := run(ctx, "ip", "link", "del", link); err != nil {
+			return err
+		}
+	}
 	run(ctx, "nft", "delete", "table", "ip", ns)
 	if _, err := os.Stat(netnsPath(ns)); err != nil {
 		return nil
