@@ -92,6 +92,27 @@ func (r *recorder) judge(t *testing.T, p promise, b Bench) {
 	}
 }
 
+// Shows has a test of the provider's own count as a promise of a capability that
+// the suite has none of, as how machines join a network: kept if it passes.
+func Shows(t *testing.T, b Bench, c estate.Capability) {
+	d, err := b.Host.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRecorder(t)
+	r.report = b.report(d)
+	t.Cleanup(func() { // before that of the recorder
+		result := Result{Promise: t.Name(), Needs: c, Verdict: Kept}
+		switch {
+		case t.Failed():
+			result.Verdict, result.Reason = Broken, "the test fails"
+		case t.Skipped():
+			result.Verdict, result.Reason = Skipped, "the test was skipped"
+		}
+		r.results = append(r.results, result)
+	})
+}
+
 func (r *recorder) write(dir string) {
 	if r.report.Provider == "" {
 		return // nothing was tried

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"consort.dev/consort/estate"
@@ -190,4 +193,33 @@ func (d dies) Start(_ context.Context, _ estate.MachineID) error {
 	d.end()
 	<-d.hold // an answer would find its way before the connection is cut
 	return nil
+}
+
+// TestTheWireIsAsTheGuideSays plays the conversation in docs/drivers.md, as
+// someone would who has nothing but that page.
+func TestTheWireIsAsTheGuideSays(t *testing.T) {
+	page, err := os.ReadFile("../../docs/drivers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _ := serve(t)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}}}
+	talk := regexp.MustCompile(`(?m)^POST (/\S+) (.+)\n(\d+) (.+)$`).FindAllStringSubmatch(string(page), -1)
+	if len(talk) < 3 {
+		t.Fatalf("the page has %d exchanges, want at least 3", len(talk))
+	}
+	for _, said := range talk {
+		res, err := client.Post("http://driver"+said[1], "application/json", strings.NewReader(said[2]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || fmt.Sprint(res.StatusCode) != said[3] || strings.TrimSpace(string(got)) != said[4] {
+			t.Errorf("POST %s %s\ngot  %d %s\nwant %s %s", said[1], said[2], res.StatusCode, got, said[3], said[4])
+		}
+	}
 }

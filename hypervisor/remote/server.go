@@ -62,6 +62,9 @@ func Serve(ctx context.Context, l net.Listener, h driver.Host) error {
 
 func handler(h driver.Host) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, fault.Unsupported.Errorf("the driver has no %s", r.URL.Path))
+	})
 	answer := func(name string, do func(ctx context.Context, c call) (any, error)) {
 		mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
 			var c call
