@@ -97,6 +97,7 @@ var home = map[string]string{
 	"go.uber.org/zap":                    "plane/store/etcd",
 	"github.com/digitalocean/go-libvirt": "internal/virtrpc",
 	"libvirt.org/go/libvirtxml":          "hypervisor/libvirt hypervisor/xen",
+	"github.com/vmware/govmomi":          "hypervisor/vsphere",
 }
 
 // vocabulary has words that a provider must use because its vendor does, though

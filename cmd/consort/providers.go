@@ -20,6 +20,7 @@ import (
 	hvdriver "consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/hypervisor/qemu"
 	"consort.dev/consort/hypervisor/remote"
+	"consort.dev/consort/hypervisor/vsphere"
 	"consort.dev/consort/hypervisor/xen"
 	"consort.dev/consort/internal/kvmprobe"
 	"consort.dev/consort/presentation"
@@ -57,6 +58,9 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 		return xen.Open(ctx, xen.Config{
 			Dir: filepath.Join(at.dir, "machines"), RunDir: filepath.Join(at.run, "m"), Endpoint: at.endpoint,
 		})
+	},
+	"vsphere": func(ctx context.Context, at site) (hvdriver.Host, error) {
+		return vsphere.Open(ctx, vsphere.Config{Endpoint: at.endpoint, Credentials: at.credentials, Dir: at.dir})
 	},
 }
 
