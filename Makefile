@@ -45,10 +45,24 @@ check: web ## formatting, vet, layout, generated files: under a minute when warm
 	@$(GOTEST) .
 	@cd web && npm run --silent check
 
-test: deps test-deps web ## every test, with real parts
+# The suite that hypervisors are held to, and what it runs on.
+HYPERVISOR_TESTS := ./hypervisor/... ./examples/... ./test/nested/...
+RESULTS := $(CACHE)/results
+
+test: deps test-deps web ## every test with real parts, but for those of test-hypervisors
 	@mkdir -p $(CACHE)
-	@$(GOTEST) -shuffle=on -timeout 14m ./...
+	@$(GOTEST) -shuffle=on -timeout 14m $$(comm -23 <(go list ./... | sort) <(go list $(HYPERVISOR_TESTS) | sort))
 	@cd web && npm test --silent
+
+test-hypervisors: deps test-deps ## every hypervisor against the whole suite, real ones on hosts of their own, and a table of it
+	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	@failed=; \
+	CONSORT_HYPERVISORS=1 CONSORT_RESULTS=$(RESULTS) $(GOTEST) -count=1 -p 1 -timeout 40m $(HYPERVISOR_TESTS) || failed=tests; \
+	go run ./test/drivers $(RESULTS) || failed="$$failed promises"; \
+	[ -z "$$failed" ] || { echo "test-hypervisors: failed: $$failed" >&2; exit 1; }
+
+drivers: ## put what test-hypervisors has shown last into docs/drivers.md and hypervisor/evidence.json
+	@go run ./test/drivers -write $(RESULTS) >/dev/null
 
 race: web ## the tests that need no guest, with the race detector
 	@$(GOTEST) -race -short -timeout 20m ./...
@@ -89,4 +103,4 @@ endef
 clean: ## remove what was built here; estates and caches stay
 	@rm -rf bin web/dist/assets web/dist/index.html
 
-.PHONY: help run build web check test test-short race fuzz soak bench-connect deps test-deps clean
+.PHONY: help run build web check test test-hypervisors drivers test-short race fuzz soak bench-connect deps test-deps clean

@@ -27,7 +27,7 @@ func bench(t *testing.T) drivertest.Bench {
 		}
 	})
 	return drivertest.Bench{
-		Host: h, Base: driver.Content{Path: base, Format: estate.Raw, Size: 512}, Dir: t.TempDir(),
+		Host: h, Base: driver.Content{Path: base, Format: estate.Raw, Size: 512}, Dir: t.TempDir(), Simulated: true,
 		Reopen: func() (driver.Host, error) { return &host{dir: h.dir}, nil },
 	}
 }
