@@ -31,6 +31,7 @@ type Machine struct {
 // desktops and services instead.
 type MachineSpec struct {
 	Hypervisor string   `json:"hypervisor,omitempty" doc:"Where it runs; written by placement."`
+	Only       string   `json:"only,omitempty" doc:"The one hypervisor on which it may be placed; any when empty."`
 	Epoch      int64    `json:"epoch,omitempty" doc:"Fencing epoch: grows with every placement. An agent refuses an older one."`
 	Power      Power    `json:"power" enum:"off,on" doc:"The power state wanted."`
 	Hardware   Hardware `json:"hardware"`
@@ -131,6 +132,7 @@ func (m *Machine) Check() []Problem {
 	var c checks
 	s := &m.Spec
 	c.name("spec.hypervisor", s.Hypervisor, false)
+	c.name("spec.only", s.Only, false)
 	oneOf(&c, "spec.power", s.Power, true, Off, On)
 	s.Hardware.check(&c, "spec.hardware", s.Adopted)
 	for i, l := range s.Layers {

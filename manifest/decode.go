@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -339,9 +340,22 @@ func (d *document) scalar(n *yaml.Node, v reflect.Value, s spot) {
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
+	case reflect.Float64:
+		d.fraction(n, v, s.path)
 	default:
 		d.number(n, v, s.path)
 	}
+}
+
+// fraction reads a number that need not be whole; infinity and what is no
+// number are refused, for JSON has neither.
+func (d *document) fraction(n *yaml.Node, v reflect.Value, path string) {
+	f, err := strconv.ParseFloat(n.Value, 64)
+	if err != nil || n.ShortTag() == "!!str" || math.IsInf(f, 0) || math.IsNaN(f) {
+		d.wrong(place{d.at.file, n.Line, n.Column}, path, fmt.Sprintf("a number was expected, not %q", n.Value))
+		return
+	}
+	v.SetFloat(f)
 }
 
 func (d *document) number(n *yaml.Node, v reflect.Value, path string) {
@@ -385,6 +399,9 @@ func wanted(k reflect.Kind) string {
 		return "text"
 	case reflect.Bool:
 		return "true or false"
+	}
+	if k == reflect.Float64 {
+		return "a number"
 	}
 	return "a whole number"
 }

@@ -171,6 +171,8 @@ func fill(t *rapid.T, v reflect.Value, tag string) {
 		}
 	case reflect.Bool:
 		v.SetBool(rapid.Bool().Draw(t, "bool"))
+	case reflect.Float64:
+		v.SetFloat(rapid.Float64().Draw(t, "float"))
 	default:
 		v.SetInt(rapid.Int64Range(-1, 1<<31).Draw(t, "int"))
 	}

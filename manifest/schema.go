@@ -182,6 +182,8 @@ func (s *schemas) of(t reflect.Type) object {
 		return object{{"type", "boolean"}}
 	case reflect.String:
 		return object{{"type", "string"}}
+	case reflect.Float64:
+		return object{{"type", "number"}}
 	}
 	return object{{"type", "integer"}}
 }

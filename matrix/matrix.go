@@ -18,7 +18,6 @@ type Cell struct {
 	Low     float64 // the least sample
 	High    float64 // the greatest
 	Best    bool    // apart from all others of its row, on the better side
-	Note    string  // why it is empty
 }
 
 // Column is what a column of the matrix measured: a hypervisor at a release.
@@ -41,6 +40,15 @@ type Row struct {
 type Matrix struct {
 	Columns []Column
 	Rows    []Row
+	Notes   []Note
+}
+
+// Note says why a workload was not measured on a hypervisor, or what must be
+// known to read what was.
+type Note struct {
+	Column   Column
+	Workload string
+	Text     string
 }
 
 // Of returns the matrix of trials, which are of one run, with columns and rows
@@ -51,6 +59,9 @@ func Of(trials []*estate.Trial) Matrix {
 		c := columnOf(t)
 		if !slices.Contains(m.Columns, c) {
 			m.Columns = append(m.Columns, c)
+		}
+		if t.Spec.Note != "" {
+			m.Notes = append(m.Notes, Note{c, t.Spec.Workload, t.Spec.Note})
 		}
 		for _, f := range t.Spec.Figures {
 			same := func(r Row) bool { return r.Workload == t.Spec.Workload && r.Figure == f.Name }
@@ -83,7 +94,6 @@ func (r *Row) fill(columns []Column, trials []*estate.Trial) {
 			if t.Spec.Workload != r.Workload || columnOf(t) != c {
 				continue
 			}
-			cell.Note = t.Spec.Note
 			for _, f := range t.Spec.Figures {
 				if f.Name == r.Figure {
 					cell.measure(f.Samples)

@@ -226,17 +226,13 @@ func (r trialsOf) pick(named []string, back int) ([]*estate.Trial, error) {
 func (c *cli) showMatrix(m matrix.Matrix) error {
 	head := []string{"WORKLOAD", "FIGURE", "BETTER"}
 	for _, col := range m.Columns {
-		head = append(head, strings.TrimSuffix(col.Hypervisor+"/"+col.GuestType, "/"))
+		head = append(head, columnText(col))
 	}
 	rows := [][]string{head}
-	notes := []string{}
 	for _, r := range m.Rows {
 		row := []string{r.Workload, r.Figure, string(r.Better)}
 		for _, cell := range r.Cells {
 			row = append(row, cellText(cell))
-			if note := cell.Column.Hypervisor + ": " + r.Workload + ": " + cell.Note; cell.Note != "" && !slices.Contains(notes, note) {
-				notes = append(notes, note)
-			}
 		}
 		rows = append(rows, row)
 	}
@@ -245,13 +241,15 @@ func (c *cli) showMatrix(m matrix.Matrix) error {
 	}
 	fmt.Fprintln(c.out, "\nMedian (least to greatest). * is best, where no repeat of another comes near.")
 	for _, col := range m.Columns {
-		fmt.Fprintf(c.out, "  %s: %s, %s\n", strings.TrimSuffix(col.Hypervisor+"/"+col.GuestType, "/"), orElse(col.Product, "unknown release"), orElse(col.Accelerator, "unknown accelerator"))
+		fmt.Fprintf(c.out, "  %s: %s, %s\n", columnText(col), orElse(col.Product, "unknown release"), orElse(col.Accelerator, "unknown accelerator"))
 	}
-	for _, n := range notes {
-		fmt.Fprintf(c.out, "  %s\n", n)
+	for _, n := range m.Notes {
+		fmt.Fprintf(c.out, "  %s, %s: %s\n", columnText(n.Column), n.Workload, n.Text)
 	}
 	return nil
 }
+
+func columnText(c matrix.Column) string { return strings.TrimSuffix(c.Hypervisor+"/"+c.GuestType, "/") }
 
 func cellText(c matrix.Cell) string {
 	if !c.Measured() {
@@ -288,7 +286,7 @@ func (c *cli) showDiff(changes []matrix.Change) error {
 			verdict += ", another release: " + ch.Was.Column.Product + " to " + ch.Is.Column.Product
 		}
 		rows = append(rows, []string{
-			strings.TrimSuffix(ch.Is.Column.Hypervisor+"/"+ch.Is.Column.GuestType, "/"), ch.Workload, ch.Figure, cellText(ch.Was), cellText(ch.Is), verdict,
+			columnText(ch.Is.Column), ch.Workload, ch.Figure, cellText(ch.Was), cellText(ch.Is), verdict,
 		})
 	}
 	if len(rows) > 1 {

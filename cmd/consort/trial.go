@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -60,6 +61,7 @@ type stand struct {
 	on      *estate.Hypervisor
 	guest   string // type of guest
 	machine estate.Ref
+	gateway string                          // the host's own address on the guest's network
 	figures map[string]map[string][]float64 // by workload and figure
 	notes   map[string]string               // by workload
 }
@@ -105,18 +107,37 @@ func (s *stand) define(ctx context.Context) error {
 			Name: s.machine.Name, Project: s.machine.Project, Finalizers: []string{estate.AgentFinalizer},
 		}},
 		Spec: estate.MachineSpec{
-			Hypervisor: s.on.Metadata.Name, Epoch: 1, Power: estate.Off,
+			Only: s.on.Metadata.Name, Power: estate.Off,
 			Hardware: estate.Hardware{CPUs: 1, Memory: memory, GuestType: s.guest, Disks: []estate.Disk{{Name: "root", Image: img.Status.Digest}}},
 		},
 	}
-	if can := s.on.Status.CanFor(s.guest, estate.CanNetwork); s.o.network == "" {
-		s.notes["packets"] = "no network was named: --network"
-	} else if !can.Has {
-		s.notes["packets"] = "its machines join no network: " + can.Reason
-	} else {
-		m.Spec.Hardware.NICs = []estate.NIC{{Network: s.o.network}}
+	if m.Spec.Hardware.NICs, err = s.nics(ctx); err != nil {
+		return err
 	}
 	return s.client.Put(ctx, m, api.Write{Create: true})
+}
+
+// nics joins the machine to the network, where both can.
+func (s *stand) nics(ctx context.Context) ([]estate.NIC, error) {
+	can := s.on.Status.CanFor(s.guest, estate.CanNetwork)
+	switch {
+	case s.o.network == "":
+		s.notes["packets"] = "no network was named: --network"
+		return nil, nil
+	case !can.Has:
+		s.notes["packets"] = "its machines join no network: " + can.Reason
+		return nil, nil
+	}
+	n, err := api.Get[estate.Network](ctx, s.client, s.machine.Project, s.o.network)
+	if err != nil {
+		return nil, err
+	}
+	subnet, err := netip.ParsePrefix(n.Spec.Subnet)
+	if err != nil {
+		return nil, err
+	}
+	s.gateway = subnet.Addr().Next().String()
+	return []estate.NIC{{Network: s.o.network}}, nil
 }
 
 // turn powers the machine on, runs every workload and powers it off again.
@@ -160,7 +181,11 @@ func (s *stand) add(workload string, f map[string]float64) {
 
 // workload runs one in the guest and returns its figures.
 func (s *stand) workload(ctx context.Context, name string) (map[string]float64, error) {
-	out, err := s.run(ctx, nil, guestProgram, name, fmt.Sprintf("%gs", s.o.seconds))
+	args := []string{guestProgram, name, fmt.Sprintf("%gs", s.o.seconds)}
+	if name == "packets" {
+		args = append(args, s.gateway)
+	}
+	out, err := s.run(ctx, nil, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -289,5 +314,8 @@ func zipped(path string) ([]byte, error) {
 	if _, err := w.Write(b); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }

@@ -133,6 +133,9 @@ func (p *Placer) choose(ctx context.Context, m *estate.Machine) (name, why strin
 // candidates are the hypervisors that the owner's plan names, best first; any
 // for a machine nobody planned.
 func (p *Placer) candidates(ctx context.Context, m *estate.Machine, all []*estate.Hypervisor) ([]*estate.Hypervisor, error) {
+	if m.Spec.Only != "" {
+		return slices.DeleteFunc(slices.Clone(all), func(h *estate.Hypervisor) bool { return h.Metadata.Name != m.Spec.Only }), nil
+	}
 	o := m.Metadata.Owner
 	if o == nil || o.Kind != "Desktop" {
 		return all, nil

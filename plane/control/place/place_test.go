@@ -191,3 +191,14 @@ func TestAnAgentLostAndBackIsToldEachTimeOnce(t *testing.T) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
+
+func TestAMachineMeantForOneHypervisorGoesNowhereElse(t *testing.T) {
+	p := newPlacer(t, true, host("roomy", 64*estate.GiB, estate.HypervisorReady), host("small", estate.GiB, estate.HypervisorReady))
+	only := func(m *estate.Machine) { m.Spec.Only = "small" }
+	if m := placed(t, p, "fits", estate.GiB/2, only); m.Spec.Hypervisor != "small" {
+		t.Errorf("placed on %q, want small", m.Spec.Hypervisor)
+	}
+	if m := placed(t, p, "large", 2*estate.GiB, only); m.Spec.Hypervisor != "" || !strings.Contains(m.Status.Waiting, "small") {
+		t.Errorf("placed on %q, waiting %q; want to wait for small", m.Spec.Hypervisor, m.Status.Waiting)
+	}
+}
