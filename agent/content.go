@@ -58,11 +58,10 @@ func (c *content) saw(remember func()) {
 	c.mu.Lock()
 	remember()
 	c.mu.Unlock()
-	for _, wake := range []chan struct{}{c.wake, c.fetcher.wake} {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+	c.fetcher.look()
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
 

@@ -80,6 +80,14 @@ func (f *fetcher) run(ctx context.Context) {
 	}
 }
 
+// look has it look for what is lacking, soon.
+func (f *fetcher) look() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
 // settle remembers how a fetch ended.
 func (f *fetcher) settle(p piece, err error) {
 	f.mu.Lock()

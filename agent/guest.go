@@ -143,6 +143,10 @@ func (k *keeper) attach(ctx context.Context, p *application.Provider, l estate.L
 // layer finds a layer's content on this host.
 func (a *Agent) layer(l estate.Layer) (appdriver.Layer, error) {
 	e, err := a.Images.Get(l.Digest)
+	if errors.Is(err, fault.NotFound) {
+		a.content.fetcher.look()
+		return appdriver.Layer{}, fault.Unavailable.Errorf("waiting for layer %s of %s to come from another host", l.Digest.Short(), l.Application)
+	}
 	if err != nil {
 		return appdriver.Layer{}, err
 	}

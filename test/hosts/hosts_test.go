@@ -1,0 +1,593 @@
+package hosts
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"consort.dev/consort/agent"
+	"consort.dev/consort/agent/badge"
+	"consort.dev/consort/agent/network"
+	"consort.dev/consort/api"
+	"consort.dev/consort/application"
+	"consort.dev/consort/application/fakeapps"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor"
+	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/fakehost"
+	"consort.dev/consort/image"
+	"consort.dev/consort/internal/rfb"
+	"consort.dev/consort/plane/auth"
+	"consort.dev/consort/plane/authority"
+	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/rpc"
+	"consort.dev/consort/plane/store"
+	"consort.dev/consort/plane/store/mem"
+)
+
+// soon bounds every wait; healed bounds how long anything may take to work
+// again once a cut is over.
+const (
+	soon   = 30 * time.Second
+	healed = 45 * time.Second
+)
+
+// TestMain runs an agent when the test starts itself in another namespace.
+func TestMain(m *testing.M) {
+	if state := os.Getenv("CONSORT_TEST_AGENT"); state != "" {
+		if err := beAgent(context.Background(), state, os.Getenv("CONSORT_TEST_JOIN"), os.Getenv("CONSORT_TEST_TOKEN")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// beAgent is 'consort agent' over a host and applications in memory.
+func beAgent(ctx context.Context, state, join, token string) error {
+	b, err := badge.Join(ctx, state, join, token, time.Now)
+	if err != nil {
+		return err
+	}
+	client, err := api.NewClient(api.Options{Server: b.Plane(), TLS: b.TLS()})
+	if err != nil {
+		return err
+	}
+	a, err := newAgent(ctx, b.Hypervisor(), state, client)
+	if err != nil {
+		return err
+	}
+	go b.Run(ctx, client, slog.Default())
+	return a.Run(ctx)
+}
+
+// newAgent builds an agent over a host in memory, with networks of the kernel.
+func newAgent(ctx context.Context, name, state string, client *api.Client) (*agent.Agent, error) {
+	guests := func(ctx context.Context, m driver.Machine, cmd driver.Command) (driver.Output, error) {
+		if strings.HasPrefix(strings.Join(cmd.Args, " "), "/bin/sh -c hostname;") {
+			return driver.Output{Stdout: []byte("far\n")}, nil
+		}
+		return fakehost.Shell(ctx, m, cmd)
+	}
+	host, err := hypervisor.Open(ctx, name, fakehost.New(fakehost.Options{Run: guests}))
+	if err != nil {
+		return nil, err
+	}
+	apps, err := application.Open(ctx, fakeapps.New(), application.Deadlines{})
+	if err != nil {
+		return nil, err
+	}
+	images, err := image.Open(filepath.Join(state, "images"))
+	if err != nil {
+		return nil, err
+	}
+	nets, err := network.Open(filepath.Join(state, "network"))
+	if err != nil {
+		return nil, err
+	}
+	return agent.New(agent.Options{
+		Hypervisor: name, Provider: "fake", Dir: filepath.Join(state, "agent"), Plane: client, Host: host,
+		Applications: map[string]*application.Provider{apps.Offer().Name: apps},
+		Images:       images, Network: nets, Now: time.Now, Log: slog.Default(),
+	})
+}
+
+// plane is a plane in memory whose door for agents can be shut and opened.
+type plane struct {
+	t     *testing.T
+	store *store.Store
+	auth  *auth.Auth
+	calls *calls.Broker
+	at    string // address of the door
+	shut  func()
+}
+
+// newPlane opens a plane whose door is at the address.
+func newPlane(t *testing.T, at string, life time.Duration) *plane {
+	t.Helper()
+	kv := mem.Open(mem.Options{Now: time.Now})
+	p := &plane{t: t, at: at, store: store.New(kv, store.Options{})}
+	ca, err := authority.Open(t.TempDir(), time.Now)
+	p.must(err)
+	p.auth, err = auth.New(auth.Options{Store: p.store, Now: time.Now, Random: rand.Reader, Authority: ca, AgentLife: life})
+	p.must(err)
+	p.open()
+	t.Cleanup(func() {
+		p.shut()
+		p.store.Close()
+	})
+	return p
+}
+
+// open starts the plane's process, as it were, over the store that stays.
+func (p *plane) open() {
+	p.t.Helper()
+	p.calls = calls.New(rand.Reader)
+	server, err := rpc.New(rpc.Options{
+		Store: p.store, Auth: p.auth, Badges: p.auth, Calls: p.calls, Now: time.Now, Random: rand.Reader,
+		Log: slog.New(slog.DiscardHandler), Beat: 500 * time.Millisecond,
+	})
+	p.must(err)
+	var l net.Listener
+	p.until("the address is free", soon, func() bool {
+		l, err = net.Listen("tcp", p.at)
+		return err == nil
+	})
+	p.at = l.Addr().String()
+	door := p.auth.Door()
+	h := &http.Server{Handler: door.Handler(server), ConnContext: door.Connected, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.BaseContext = func(net.Listener) context.Context { return ctx }
+	ended := make(chan struct{}, 2)
+	go func() { _ = h.Serve(door.Listen(l, p.auth.Authority.Serving(nil, nil))); ended <- struct{}{} }()
+	go func() { _ = door.Run(ctx); ended <- struct{}{} }()
+	p.shut = func() {
+		cancel()
+		h.Close()
+		<-ended
+		<-ended
+	}
+}
+
+func (p *plane) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// until waits until something is so and returns how long that took.
+func (p *plane) until(what string, limit time.Duration, so func() bool) time.Duration {
+	p.t.Helper()
+	began := time.Now()
+	for !so() {
+		if time.Since(began) > limit {
+			p.t.Fatalf("not so after %s: %s\n%s", limit, what, p.story())
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-p.t.Context().Done():
+		}
+	}
+	return time.Since(began)
+}
+
+// story is what the plane knows of the machine.
+func (p *plane) story() string {
+	m, err := store.Get[estate.Machine](context.Background(), p.store, "p", "far-desk")
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("the machine's status is %+v", m.Status)
+}
+
+// token makes a join token.
+func (p *plane) token(hypervisor string) string {
+	p.t.Helper()
+	text, _, err := p.auth.JoinToken(p.t.Context(), hypervisor, 0)
+	p.must(err)
+	return text
+}
+
+// joined reports whether the agent holds its lease and listens for calls.
+func (p *plane) joined(hypervisor string) bool {
+	_, err := p.store.KV().Get(p.t.Context(), api.AgentLeases+hypervisor)
+	return err == nil && p.calls.Listening(hypervisor)
+}
+
+// machine returns the machine as the plane knows it.
+func (p *plane) machine() *estate.Machine {
+	p.t.Helper()
+	m, err := store.Get[estate.Machine](p.t.Context(), p.store, "p", "far-desk")
+	p.must(err)
+	return m
+}
+
+// place is a host in a network namespace: it reaches the plane, and nothing
+// that begins outside reaches it.
+type place struct {
+	t         *testing.T
+	ns        string // also the name of the link's end outside
+	here, far string // addresses of the two ends
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes network namespaces: not with -short")
+	}
+	if err := network.Probe(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	n := os.Getpid() % 250
+	h := &place{t, fmt.Sprintf("cfar%d", os.Getpid()), fmt.Sprintf("10.98.%d.1", n), fmt.Sprintf("10.98.%d.2", n)}
+	t.Cleanup(func() {
+		_ = exec.Command("ip", "link", "del", h.ns).Run()
+		_ = exec.Command("ip", "netns", "del", h.ns).Run()
+	})
+	h.ip("netns", "add", h.ns)
+	h.ip("link", "add", h.ns, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
+	h.ip("addr", "add", h.here+"/30", "dev", h.ns)
+	h.ip("link", "set", h.ns, "up")
+	h.ip("-n", h.ns, "addr", "add", h.far+"/30", "dev", "eth0")
+	h.ip("-n", h.ns, "link", "set", "lo", "up")
+	h.ip("-n", h.ns, "link", "set", "eth0", "up")
+	return h
+}
+
+func (h *place) ip(args ...string) {
+	h.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		h.t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// inside returns a command that runs in the namespace.
+func (h *place) inside(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + h.ns, "--", name}, args...)...)
+}
+
+// close drops whatever was not begun inside.
+func (h *place) close() {
+	h.t.Helper()
+	rules := "add table inet shut; add chain inet shut in { type filter hook input priority 0; policy drop; }; " +
+		"add rule inet shut in iif lo accept; add rule inet shut in ct state established,related accept; " +
+		"add chain inet shut through { type filter hook forward priority 0; policy drop; }"
+	if out, err := h.inside(h.t.Context(), "nft", rules).CombinedOutput(); err != nil {
+		h.t.Fatalf("nft: %v: %s", err, out)
+	}
+}
+
+// reached reports whether a connection from the plane's side gets in.
+func (h *place) reached() bool {
+	l := h.listen("0.0.0.0:7777")
+	defer l.Process.Kill()
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		c, err := net.DialTimeout("tcp", h.far+":7777", 300*time.Millisecond)
+		if err == nil {
+			c.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// listen answers connections in the namespace.
+func (h *place) listen(at string) *exec.Cmd {
+	h.t.Helper()
+	host, port, _ := net.SplitHostPort(at)
+	c := h.inside(h.t.Context(), "python3", "-c", fmt.Sprintf(
+		"import socket\ns=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind((%q,%s));s.listen()\nwhile True:\n c,_=s.accept();c.sendall(b'inside');c.close()", host, port))
+	if err := c.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	go c.Wait()
+	return c
+}
+
+// agent starts the agent in the namespace and returns how to kill it.
+func (h *place) agent(state, join, token string) {
+	h.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := h.inside(context.Background(), self)
+	log, err := os.Create(filepath.Join(state, "log"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c.Env = append(os.Environ(), "CONSORT_TEST_AGENT="+state, "CONSORT_TEST_JOIN="+join, "CONSORT_TEST_TOKEN="+token)
+	c.Stderr = log
+	if err := c.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		log.Close()
+		if h.t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			h.t.Logf("the agent's log:\n%s", text[max(0, len(text)-4000):])
+		}
+		nets, err := network.Open(filepath.Join(state, "network"))
+		if err == nil {
+			err = nets.Close(context.Background())
+		}
+		if err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+// far is a plane, a host near it that has content, and one that it cannot reach,
+// with a machine on it.
+type far struct {
+	*plane
+	*place
+	layer estate.Digest
+}
+
+func newFar(t *testing.T) *far {
+	t.Helper()
+	h := newPlace(t)
+	if !h.reached() {
+		t.Fatal("the host cannot be reached even before it was shut: that would prove nothing")
+	}
+	h.close()
+	if h.reached() {
+		t.Fatal("the host can be reached from outside")
+	}
+	p := newPlane(t, h.here+":0", 0)
+	f := &far{plane: p, place: h}
+	f.near()
+	state := t.TempDir()
+	h.agent(state, "https://"+p.at, p.token("far"))
+	took := p.until("far has joined", soon, func() bool { return p.joined("far") })
+	t.Logf("joined after %s", took)
+	f.order(state)
+	return f
+}
+
+// near starts a host in this process that has an image and a layer.
+func (f *far) near() {
+	t, p := f.place.t, f.plane
+	state := t.TempDir()
+	ctx, cancel := context.WithCancel(context.Background())
+	b, err := badge.Join(ctx, state, "https://"+p.at, p.token("near"), time.Now)
+	p.must(err)
+	client, err := api.NewClient(api.Options{Server: b.Plane(), TLS: b.TLS()})
+	p.must(err)
+	a, err := newAgent(ctx, "near", state, client)
+	p.must(err)
+	disk := filepath.Join(state, "disk.raw")
+	p.must(os.WriteFile(disk, bytes.Repeat([]byte("system"), 1<<18), 0o600))
+	p.must(p.store.Create(ctx, &estate.Image{
+		Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Image", Metadata: estate.Metadata{Name: "office", Project: "p"}},
+		Spec: estate.ImageSpec{Import: &estate.Import{Path: disk, Format: estate.Raw}},
+	}))
+	rec, err := a.Images.Put(ctx, strings.NewReader(strings.Repeat("layer ", 1024)), image.Record{Kind: image.KindLayer, Format: estate.Raw, Size: 6144})
+	p.must(err)
+	f.layer = rec.Digest
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = a.Run(ctx) // ends with ctx
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		client.Close()
+		p.must(a.Network.Close(context.Background()))
+	})
+	p.until("near has the image", soon, func() bool {
+		m, err := store.Get[estate.Image](t.Context(), p.store, "p", "office")
+		return err == nil && m.Status.Digest != ""
+	})
+}
+
+// order puts a machine on far: its system and its layer are near's, and it has
+// a network whose guest answers at a port.
+func (f *far) order(state string) {
+	t, p := f.place.t, f.plane
+	ctx := t.Context()
+	img, err := store.Get[estate.Image](ctx, p.store, "p", "office")
+	p.must(err)
+	for _, r := range []estate.Resource{
+		&estate.Network{
+			Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Network", Metadata: estate.Metadata{Name: "lan", Project: "p"}},
+			Spec: estate.NetworkSpec{Subnet: "10.97.3.0/24"},
+		},
+		&estate.Application{
+			Head:   estate.Head{APIVersion: estate.APIVersion, Kind: "Application", Metadata: estate.Metadata{Name: "calc", Project: "p"}},
+			Spec:   estate.ApplicationSpec{Title: "Calc", Delivery: "fakeapps", Command: []string{"calc"}, Versions: []estate.ApplicationVersion{{Name: "1", Packages: []string{"calc"}}}},
+			Status: estate.ApplicationStatus{Layers: []estate.LayerBuild{{Version: "1", Image: img.Status.Digest, Digest: f.layer, Size: 6144}}},
+		},
+		&estate.Machine{
+			Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Machine", Metadata: estate.Metadata{Name: "far-desk", Project: "p"}},
+			Spec: estate.MachineSpec{
+				Hypervisor: "far", Epoch: 1, Power: estate.On,
+				Hardware: estate.Hardware{
+					CPUs: 1, Memory: estate.GiB, Disks: []estate.Disk{{Name: "root", Image: img.Status.Digest}}, NICs: []estate.NIC{{Network: "lan"}},
+				},
+				Layers: []estate.Layer{{Application: "calc", Version: "1", Digest: f.layer, Delivery: "fakeapps"}},
+			},
+		},
+	} {
+		p.must(p.store.Create(ctx, r))
+	}
+	p.until("the machine runs", soon, func() bool { return p.machine().Status.Power == estate.On })
+	pids, err := filepath.Glob(filepath.Join(state, "network", "*.pid"))
+	if err != nil || len(pids) != 1 {
+		t.Fatalf("networks of far: %q, %v", pids, err)
+	}
+	ns := strings.TrimSuffix(filepath.Base(pids[0]), ".pid")
+	f.ip("-n", ns, "addr", "add", "10.97.3.50/24", "dev", "br0")
+	lease := fmt.Sprintf("0 %s 10.97.3.50 far-desk *\n", estate.MACFor(estate.MachineID(p.machine().Metadata.UID), 0))
+	p.must(os.WriteFile(strings.TrimSuffix(pids[0], ".pid")+".leases", []byte(lease), 0o644))
+	guest := (&place{t: t, ns: ns}).listen("10.97.3.50:22")
+	t.Cleanup(func() { _ = guest.Process.Kill() })
+}
+
+// call reaches the machine, as the gateway does.
+func (f *far) call(verb api.Verb, port int) (net.Conn, error) {
+	return f.calls.Dial(f.place.t.Context(), "far", api.Call{Verb: verb, Port: port, Machine: estate.MachineID(f.machine().Metadata.UID)})
+}
+
+// screen opens the machine's display and draws its first frame.
+func (f *far) screen() (*rfb.Client, error) {
+	conn, err := f.call(api.CallDisplay, 0)
+	if err != nil {
+		return nil, err
+	}
+	f.place.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(healed))
+	c, err := rfb.NewClient(conn, rfb.Proof{})
+	if err != nil {
+		return nil, err
+	}
+	return c, draw(c)
+}
+
+func draw(c *rfb.Client) error {
+	if err := c.Request(false); err != nil {
+		return err
+	}
+	return c.NextFrame()
+}
+
+// works shows that a display, a forward and a layer flow.
+func (f *far) works() {
+	t := f.place.t
+	t.Helper()
+	f.until("the display is drawn", healed, func() bool {
+		_, err := f.screen()
+		return err == nil
+	})
+	f.until("a port of the guest answers", healed, func() bool {
+		conn, err := f.call(api.CallPort, 22)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		said, _ := io.ReadAll(conn)
+		return string(said) == "inside"
+	})
+	f.until("the layer is attached", healed, func() bool {
+		l := f.machine().Status.Layers
+		return len(l) == 1 && l[0].Attached && l[0].Digest == f.layer
+	})
+}
+
+func TestEverythingFlowsThroughStreamsThatTheHostOpened(t *testing.T) {
+	f := newFar(t)
+	f.works()
+	if s := f.machine().Status; s.Starts != 1 || s.Hypervisor != "far" {
+		t.Errorf("the machine is %+v", s)
+	}
+}
+
+func TestACutLinkHealsAndTheMachineRunsOn(t *testing.T) {
+	f := newFar(t)
+	f.works()
+	open, err := f.screen()
+	f.must(err)
+	began := f.machine().Status.Started
+
+	// A short cut is not noticed: what was sent meanwhile arrives.
+	f.ip("link", "set", f.ns, "down")
+	drawn := make(chan error, 1)
+	go func() { drawn <- draw(open) }()
+	select {
+	case err := <-drawn:
+		t.Fatalf("a frame came through a cut link: %v", err)
+	case <-time.After(time.Second): // the length of the cut is the test's input
+	}
+	f.ip("link", "set", f.ns, "up")
+	cut := time.Now()
+	if err := <-drawn; err != nil {
+		t.Errorf("the display of before a short cut: %v", err)
+	}
+	t.Logf("a display went on %s after a cut of a second", time.Since(cut))
+
+	// A long one costs the lease and the streams, not the machine.
+	f.ip("link", "set", f.ns, "down")
+	f.until("the lease has run out", soon, func() bool {
+		_, err := f.store.KV().Get(t.Context(), api.AgentLeases+"far")
+		return errors.Is(err, fault.NotFound)
+	})
+	f.ip("link", "set", f.ns, "up")
+	took := f.until("far is back", healed, func() bool { return f.joined("far") })
+	f.works()
+	t.Logf("back %s after a cut that cost the lease", took)
+	if s := f.machine().Status; s.Starts != 1 || !s.Started.Equal(began) {
+		t.Errorf("the machine was started %d times, last at %s; want once, at %s", s.Starts, s.Started, began)
+	}
+}
+
+func TestAPlaneThatRestartsFindsItsHostsAgain(t *testing.T) {
+	f := newFar(t)
+	f.works()
+	began := f.machine().Status.Started
+	f.shut()
+	f.open()
+	took := f.until("far is back", healed, func() bool { return f.joined("far") })
+	f.works()
+	t.Logf("back %s after the plane", took)
+	if s := f.machine().Status; s.Starts != 1 || !s.Started.Equal(began) {
+		t.Errorf("the machine was started %d times, last at %s; want once, at %s", s.Starts, s.Started, began)
+	}
+}
+
+func TestARevokedHostIsCutOffAtOnceAndStays(t *testing.T) {
+	f := newFar(t)
+	f.works()
+	open, err := f.screen()
+	f.must(err)
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if err := draw(open); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	if n, err := f.auth.Revoke(t.Context(), "far"); err != nil || n != 1 {
+		t.Fatalf("revoked %d, %v", n, err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(2 * time.Second):
+		t.Error("an open display goes on")
+	}
+	f.until("its calls end", 5*time.Second, func() bool { return !f.calls.Listening("far") })
+	if _, err := f.call(api.CallDisplay, 0); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("a call to it: %v, want unavailable", err)
+	}
+	f.until("its lease has run out", soon, func() bool {
+		_, err := f.store.KV().Get(t.Context(), api.AgentLeases+"far")
+		return errors.Is(err, fault.NotFound)
+	})
+	if f.joined("far") {
+		t.Error("it came back")
+	}
+	if !f.joined("near") {
+		t.Error("another host was cut off with it")
+	}
+}
