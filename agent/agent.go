@@ -188,7 +188,7 @@ func (a *Agent) keep(ctx context.Context, wg *sync.WaitGroup, m *estate.Machine,
 		}
 		k = &keeper{agent: a, id: id, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 		a.machines[id] = k
-		wg.Go(func() { k.run(ctx) })
+		defer wg.Go(func() { k.run(ctx) }) // once it has seen the machine
 	}
 	k.see(m, deleted)
 }

@@ -231,8 +231,6 @@ func (a *Agent) serveMove(ctx context.Context, c api.Call) error {
 		return err
 	}
 	defer conn.Close()
-	ctx, gone := context.WithCancel(ctx)
-	defer gone()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if c.Verb == api.CallExport {
 		w := api.NewDiskWriter(conn)
@@ -244,7 +242,11 @@ func (a *Agent) serveMove(ctx context.Context, c api.Call) error {
 		return nil
 	}
 	reply, err := a.moved(ctx, c, conn)
+	if ctx.Err() != nil {
+		return nil // what became of it is for the next agent to say
+	}
 	if err != nil {
+		a.Log.Warn("act on a move", "verb", c.Verb, "machine", c.Moving.Name, "error", err)
 		reply.Error = api.NewProblem(err)
 	}
 	return json.NewEncoder(conn).Encode(reply)

@@ -55,6 +55,7 @@ type question struct {
 	view   *view
 	caller Caller
 	ref    estate.Ref
+	given  estate.Resource // the object itself, newer perhaps than the view; nil when only the view has it
 }
 
 // row says what a person and what an agent may do with an object of a kind.
@@ -98,11 +99,7 @@ func (a *Auth) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref)
 	if err != nil {
 		return err
 	}
-	if c.Person != "" {
-		c.Groups = v.groupsOf(c.Person) // a watch may be older than a group
-	}
-	q := &question{ctx, a.rows, v, c, ref}
-	have := q.rights()
+	have := a.question(ctx, v, c, ref, nil).rights()
 	switch {
 	case have&want != 0:
 		return nil
@@ -112,6 +109,20 @@ func (a *Auth) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref)
 		return fault.Denied.Errorf("%s %s: you may not; ask who operates project %s", verb, ref, ref.Project)
 	}
 	return fault.Denied.Errorf("%s %s: you may not; ask an administrator", verb, ref)
+}
+
+// Sees reports whether the caller may get the object as given, which may be
+// newer than what is known here of it: who follows changes asks this.
+func (a *Auth) Sees(ctx context.Context, c Caller, r estate.Resource) bool {
+	v, err := a.view(ctx)
+	return err == nil && a.question(ctx, v, c, r.Header().Ref(), r).rights()&get != 0
+}
+
+func (a *Auth) question(ctx context.Context, v *view, c Caller, ref estate.Ref, given estate.Resource) *question {
+	if c.Person != "" {
+		c.Groups = v.groupsOf(c.Person) // a watch may be older than a group
+	}
+	return &question{ctx, a.rows, v, c, ref, given}
 }
 
 // rights returns everything the caller may do with the object.
@@ -162,7 +173,12 @@ func (q *question) operates() bool {
 	return q.view.gives(q.caller, estate.Operate, estate.Ref{Kind: "Project", Name: q.ref.Project})
 }
 
-func (q *question) object() estate.Resource { return q.view.find(q.ctx, q.ref) }
+func (q *question) object() estate.Resource {
+	if q.given != nil {
+		return q.given
+	}
+	return q.view.find(q.ctx, q.ref)
+}
 
 // forOperators gives r to whoever operates any project.
 func forOperators(r rights) func(*question) rights {
@@ -266,7 +282,7 @@ func machineOf(q *question) rights {
 	if !ok || m.Metadata.Owner == nil || m.Metadata.Owner.Kind != "Desktop" {
 		return none
 	}
-	its := &question{q.ctx, q.rows, q.view, q.caller, *m.Metadata.Owner}
+	its := &question{q.ctx, q.rows, q.view, q.caller, *m.Metadata.Owner, nil}
 	return desktopOf(its) & get
 }
 
@@ -306,7 +322,7 @@ func about(q *question) rights {
 	if on.Name == "" || on.Kind == "Operation" || on.Kind == "Event" {
 		return none
 	}
-	its := &question{q.ctx, q.rows, q.view, q.caller, on}
+	its := &question{q.ctx, q.rows, q.view, q.caller, on, nil}
 	return its.rights() & get
 }
 
@@ -321,15 +337,26 @@ func ownHypervisor(q *question) rights {
 // agentsMachine: an agent knows the machines placed on its host, those still
 // there, and those on their way to or from it.
 func agentsMachine(q *question) rights {
-	m, ok := q.object().(*estate.Machine)
-	if !ok {
+	if m, ok := q.object().(*estate.Machine); ok && concerns(m, q.caller.Agent) {
+		return get | status
+	}
+	if q.given != nil {
 		return none
 	}
-	mv := m.Spec.Moving
-	if m.Spec.Hypervisor == q.caller.Agent || m.Status.Hypervisor == q.caller.Agent || mv != nil && (mv.From == q.caller.Agent || mv.To == q.caller.Agent) {
+	// The view may be a moment old, and an agent that does not see a machine any
+	// more takes what it has of it for a leftover: so no is said from the store.
+	r, err := q.view.store.Load(q.ctx, q.ref)
+	if m, ok := r.(*estate.Machine); err == nil && ok && concerns(m, q.caller.Agent) {
 		return get | status
 	}
 	return none
+}
+
+// concerns reports whether a machine is the business of a hypervisor's agent.
+func concerns(m *estate.Machine, hypervisor string) bool {
+	mv := m.Spec.Moving
+	return m.Spec.Hypervisor == hypervisor || m.Status.Hypervisor == hypervisor ||
+		mv != nil && (mv.From == hypervisor || mv.To == hypervisor)
 }
 
 // agentsVolume: an agent reads volumes, and reports those on its host and

@@ -1,0 +1,143 @@
+package move_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/image"
+	"consort.dev/consort/plane/store"
+)
+
+func TestAMachineMovesWithItsDisksAndGoesOn(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settle()
+	for _, to := range []string{"b", "a", "b"} {
+		op := y.ended(y.begin(to, nil))
+		if op.Status.State != estate.OperationDone || op.Status.Error != "" || op.Status.Note != "" {
+			t.Fatalf("to %s: %+v", to, op.Status)
+		}
+		for _, d := range op.Status.Disks {
+			if d.Size != size || d.Carried == 0 || d.Digest.Problem() != "" || d.Ended.IsZero() {
+				t.Errorf("disk %+v", d)
+			}
+		}
+		y.only(to, estate.On)
+	}
+}
+
+func TestAMachineThatWasOffIsTriedAndStaysOff(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settle()
+	y.power(estate.Off)
+	y.runs("a", estate.Off)
+	if op := y.ended(y.begin("b", nil)); op.Status.State != estate.OperationDone || y.ref.starts != 2 {
+		t.Fatalf("%d starts: %+v", y.ref.starts, op.Status)
+	}
+	y.only("b", estate.Off)
+	if op := y.ended(y.begin("a", func(r *api.MoveRequest) { r.NoVerify = true })); op.Status.State != estate.OperationDone || y.ref.starts != 2 {
+		t.Fatalf("%d starts: %+v", y.ref.starts, op.Status)
+	}
+	y.only("a", estate.Off)
+}
+
+func TestAMachineOnItsWayTakesNoOtherMove(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settle()
+	y.sites["b"].agent.kill()
+	op := y.begin("b", nil)
+	_, err := y.mover.Begin(t.Context(), y.machine.Ref(), api.MoveRequest{To: "b"}, "tests")
+	if !errors.Is(err, fault.Conflict) {
+		t.Errorf("a second move: %v, want conflict", err)
+	}
+	y.must(y.mover.Abort(t.Context(), "p", op))
+	if got := y.ended(op); got.Status.State != estate.OperationFailed || got.Status.Error != "it was aborted" {
+		t.Errorf("%+v", got.Status)
+	}
+	y.employ(y.sites["b"])
+	y.only("a", estate.On)
+}
+
+func TestAMachineThatDoesNotComeUpGoesBack(t *testing.T) {
+	y := newYard(t)
+	y.mover.Times.Patience = 300e6
+	y.open()
+	y.settle()
+	y.ref.refuseStart = "b"
+	op := y.ended(y.begin("b", nil))
+	if op.Status.State != estate.OperationFailed {
+		t.Errorf("%+v", op.Status)
+	}
+	y.only("a", estate.On)
+}
+
+func TestADeletedMachineLeavesNothing(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settle()
+	y.ref.refuseStart = "b"
+	op := y.begin("b", nil)
+	y.until("it is placed on b", func() bool {
+		m, err := store.Get[estate.Machine](t.Context(), y.store, "p", "m")
+		return err == nil && m.Spec.Hypervisor == "b"
+	})
+	y.must(y.store.Delete(t.Context(), y.machine.Ref(), 0))
+	if got := y.ended(op); got.Status.State != estate.OperationFailed {
+		t.Errorf("%+v", got.Status)
+	}
+	y.until("nothing of it is left", func() bool {
+		_, a := y.held("a")
+		_, b := y.held("b")
+		return !a && !b && y.records() == 0
+	})
+}
+
+func TestARunningMachineMovesLive(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settleWith(false)
+	for _, to := range []string{"b", "a"} {
+		op := y.ended(y.begin(to, func(r *api.MoveRequest) { r.Live = true }))
+		if op.Status.State != estate.OperationDone || op.Status.Error != "" {
+			t.Fatalf("%+v", op.Status)
+		}
+		y.only(to, estate.On)
+		if y.ref.starts != 1 {
+			t.Errorf("started %d times, want once", y.ref.starts)
+		}
+	}
+}
+
+// TestTheRefereeCatchesLiars moves the machine as no mover should, and expects
+// the referee to say so: otherwise the kills above would show nothing.
+func TestTheRefereeCatchesLiars(t *testing.T) {
+	for name, liar := range map[string]struct {
+		move func(*estate.Machine)
+		says string
+	}{
+		"no new epoch":               {func(m *estate.Machine) { m.Spec.Hypervisor = "b" }, "two copies run"},
+		"not waiting for the source": {func(m *estate.Machine) { m.Spec.Hypervisor = "b"; m.Spec.Epoch++ }, "two copies run"},
+		"nothing carried":            {func(m *estate.Machine) { m.Spec.Hypervisor = "b"; m.Spec.Epoch++ }, "disk root does not hold what it held"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			y := newYard(t)
+			y.open()
+			y.settleWith(false)
+			if name == "not waiting for the source" {
+				y.sites["a"].agent.kill() // it would stop its copy in time, or not
+			}
+			base := make([]byte, size)
+			_, err := y.sites["b"].images.Put(t.Context(), bytes.NewReader(base), image.Record{Kind: image.KindImage, Format: estate.Raw, Size: size})
+			y.must(err)
+			_, err = store.Modify(t.Context(), y.store, "p", "m", func(m *estate.Machine) error { liar.move(m); return nil })
+			y.must(err)
+			y.until("the referee says "+liar.says, func() bool { return y.ref.said(liar.says) })
+		})
+	}
+}

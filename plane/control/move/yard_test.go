@@ -1,0 +1,573 @@
+package move_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"consort.dev/consort/agent"
+	"consort.dev/consort/api"
+	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor"
+	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/fakehost"
+	"consort.dev/consort/hypervisor/flaky"
+	"consort.dev/consort/image"
+	"consort.dev/consort/plane/auth"
+	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/control/move"
+	"consort.dev/consort/plane/rpc"
+	"consort.dev/consort/plane/store"
+	"consort.dev/consort/plane/store/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// soon bounds every wait.
+const soon = 60 * time.Second
+
+// size is how large every disk of a yard is.
+const size = 8192
+
+// keys knows agents by their tokens, and lets them do what agents may.
+type keys struct{ *auth.Auth }
+
+func (keys) Authenticate(r *http.Request) (rpc.Caller, error) {
+	return rpc.Caller{Agent: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")}, nil
+}
+
+// yard is a plane and two hosts in memory, any part of which may be killed and
+// is revived then.
+type yard struct {
+	t       *testing.T
+	store   *store.Store
+	auth    *auth.Auth
+	calls   *calls.Broker
+	plane   *httptest.Server
+	sites   map[string]*site
+	mover   *move.Mover
+	ref     *referee
+	loop    alive
+	machine *estate.Machine
+	home    *estate.Volume // nil when it has none
+	disks   []string
+	body    []byte // what every disk holds but for the guest's own counter
+}
+
+// site is one host with its agent.
+type site struct {
+	name   string
+	dir    string
+	memory *fakehost.Host
+	images *image.Store
+	lossy  flaky.Options
+	agent  alive
+}
+
+// alive is something that runs until it is killed.
+type alive struct {
+	mu   sync.Mutex
+	end  context.CancelFunc
+	done chan struct{}
+}
+
+// start runs it. A second start without a kill between is a mistake of the test.
+func (a *alive) start(run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	a.mu.Lock()
+	a.end, a.done = cancel, done
+	a.mu.Unlock()
+	go func() {
+		defer close(done)
+		run(ctx)
+	}()
+}
+
+// strike ends it as kill -9 would, without waiting.
+func (a *alive) strike() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.end != nil {
+		a.end()
+	}
+}
+
+func (a *alive) kill() {
+	a.strike()
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}
+
+func newYard(t *testing.T) *yard {
+	t.Helper()
+	y := &yard{
+		t: t, store: store.New(mem.Open(mem.Options{Now: time.Now}), store.Options{}), calls: calls.New(rand.Reader),
+		sites: map[string]*site{}, body: bytes.Repeat([]byte("a person's files"), size/16)[8:],
+	}
+	y.ref = &referee{yard: y, last: map[string]uint64{}}
+	var err error
+	y.auth, err = auth.New(auth.Options{Store: y.store, Now: time.Now, Random: rand.Reader})
+	y.must(err)
+	server, err := rpc.New(rpc.Options{
+		Store: y.store, Auth: keys{y.auth}, Calls: y.calls, Now: time.Now, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
+	})
+	y.must(err)
+	y.plane = httptest.NewServer(server)
+	y.mover = &move.Mover{
+		Store: y.store, Calls: y.ref, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Times: move.Times{Again: 5 * time.Millisecond, Patience: soon, Settle: 20 * time.Millisecond},
+	}
+	y.must(y.store.Create(t.Context(), &estate.Project{Head: estate.Head{Kind: "Project", Metadata: estate.Metadata{Name: "p"}}}))
+	together := new(fakehost.Site)
+	for _, name := range []string{"a", "b"} {
+		s := &site{name: name, dir: t.TempDir(), memory: fakehost.New(fakehost.Options{Site: together})}
+		s.images, err = image.Open(t.TempDir())
+		y.must(err)
+		y.sites[name] = s
+	}
+	permissions := new(alive)
+	permissions.start(func(ctx context.Context) { _ = y.auth.Run(ctx) })
+	t.Cleanup(func() {
+		y.loop.kill()
+		for _, s := range y.sites {
+			s.agent.kill()
+		}
+		permissions.kill()
+		y.plane.CloseClientConnections()
+		y.plane.Close()
+		y.store.Close()
+	})
+	return y
+}
+
+// open starts everything.
+func (y *yard) open() {
+	for _, s := range y.sites {
+		y.employ(s)
+	}
+	y.direct()
+	y.until("both hosts have joined", func() bool {
+		return y.hypervisor("a").State == estate.HypervisorReady && y.hypervisor("b").State == estate.HypervisorReady
+	})
+}
+
+// direct starts the mover's loop.
+func (y *yard) direct() { y.loop.start(func(ctx context.Context) { _ = y.mover.Loop().Run(ctx) }) }
+
+// employ starts a host's agent.
+func (y *yard) employ(s *site) {
+	s.agent.start(func(ctx context.Context) {
+		client, err := api.NewClient(api.Options{Server: y.plane.URL, Token: s.name})
+		if err != nil {
+			panic(err)
+		}
+		defer client.Close()
+		var drv driver.Host = &spied{s.memory, s.name, y.ref}
+		if s.lossy != (flaky.Options{}) {
+			drv = flaky.New(drv, s.lossy)
+		}
+		host, err := hypervisor.Open(ctx, s.name, drv)
+		if err != nil {
+			return // killed that early
+		}
+		a, err := agent.New(agent.Options{
+			Hypervisor: s.name, Provider: "fake", Dir: s.dir, Plane: client, Host: host,
+			Images: s.images, NoNetwork: "tests make no networks", Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			panic(err)
+		}
+		_ = a.Run(ctx) // ends with ctx
+	})
+}
+
+func (y *yard) must(err error) {
+	y.t.Helper()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+// until waits until something is so.
+func (y *yard) until(what string, so func() bool) {
+	y.t.Helper()
+	for end := time.Now().Add(soon); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			m, _ := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
+			ops, _, _ := store.List[estate.Operation](y.t.Context(), y.store, "p")
+			for _, op := range ops {
+				if op.Status.Ended.IsZero() {
+					y.t.Logf("operation %+v %+v", *op.Spec.Move, op.Status)
+				}
+			}
+			y.t.Fatalf("not so after %s: %s\nthe machine is %+v\n%+v", soon, what, m.Spec, m.Status)
+		}
+	}
+}
+
+func (y *yard) hypervisor(name string) *estate.HypervisorStatus {
+	h, err := store.Get[estate.Hypervisor](y.t.Context(), y.store, "", name)
+	if err != nil {
+		return new(estate.HypervisorStatus)
+	}
+	return &h.Status
+}
+
+// settle makes a machine on host a that runs, with a system disk and a home that
+// its guest has written to.
+func (y *yard) settle() { y.settleWith(true) }
+
+func (y *yard) settleWith(withHome bool) {
+	y.t.Helper()
+	y.disks = []string{"root"}
+	hw := estate.Hardware{CPUs: 1, Memory: estate.GiB}
+	base, err := y.sites["a"].images.Put(y.t.Context(), bytes.NewReader(make([]byte, size)), image.Record{Kind: image.KindImage, Format: estate.Raw, Size: size})
+	y.must(err)
+	hw.Disks = []estate.Disk{{Name: "root", Image: base.Digest}}
+	if withHome {
+		y.home = &estate.Volume{
+			Head: estate.Head{Kind: "Volume", Metadata: estate.Metadata{Name: "home", Project: "p"}},
+			Spec: estate.VolumeSpec{Size: size}, Status: estate.VolumeStatus{Hypervisor: "a"},
+		}
+		y.must(y.store.Create(y.t.Context(), y.home))
+		y.must(os.WriteFile(y.file("a", y.home), append(make([]byte, 8), y.body...), 0o600))
+		y.disks = append(y.disks, "home")
+		hw.Disks = append(hw.Disks, estate.Disk{Name: "home", Volume: "home"})
+	}
+	y.machine = &estate.Machine{
+		Head: estate.Head{Kind: "Machine", Metadata: estate.Metadata{Name: "m", Project: "p", Finalizers: []string{estate.AgentFinalizer}}},
+		Spec: estate.MachineSpec{
+			Hypervisor: "a", Epoch: 1, Power: estate.Off, Hardware: hw,
+		},
+	}
+	y.must(y.store.Create(y.t.Context(), y.machine))
+	id := estate.MachineID(y.machine.Metadata.UID)
+	if withHome {
+		_, err = store.Modify(y.t.Context(), y.store, "p", "home", func(v *estate.Volume) error { v.Spec.Holder = id; return nil })
+		y.must(err)
+	}
+	y.power(estate.On)
+	y.runs("a", estate.On)
+	y.power(estate.Off)
+	y.runs("a", estate.Off)
+	y.must(y.sites["a"].memory.Import(y.t.Context(), id, "root", bytes.NewReader(append(make([]byte, 8), y.body...))))
+	y.ref.begin(y.machine)
+	y.power(estate.On)
+	y.runs("a", estate.On)
+}
+
+// hasFile reports whether a host has a file of the home.
+func (y *yard) hasFile(host string) bool {
+	if y.home == nil {
+		return false
+	}
+	_, err := os.Stat(y.file(host, y.home))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// file is where a host keeps a volume.
+func (y *yard) file(host string, v *estate.Volume) string {
+	dir := filepath.Join(y.sites[host].dir, "volumes")
+	y.must(os.MkdirAll(dir, 0o711))
+	return filepath.Join(dir, v.Metadata.UID+".raw")
+}
+
+func (y *yard) power(p estate.Power) {
+	y.t.Helper()
+	_, err := store.Modify(y.t.Context(), y.store, "p", "m", func(m *estate.Machine) error { m.Spec.Power = p; return nil })
+	y.must(err)
+}
+
+// runs waits until the host says that the machine is in the state.
+func (y *yard) runs(host string, p estate.Power) {
+	y.t.Helper()
+	y.until(fmt.Sprintf("machine m is %s on %s", p, host), func() bool {
+		m, err := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
+		have, here := y.held(host)
+		return err == nil && m.Status.Power == p && m.Status.Hypervisor == host && here && have.Power == p
+	})
+}
+
+// held returns the machine as a host has it.
+func (y *yard) held(host string) (driver.Machine, bool) {
+	all, err := y.sites[host].memory.List(context.Background())
+	y.must(err)
+	for _, m := range all {
+		if string(m.ID) == y.machine.Metadata.UID {
+			return m, true
+		}
+	}
+	return driver.Machine{}, false
+}
+
+// begin begins a move and returns its journal's name.
+func (y *yard) begin(to string, change func(*api.MoveRequest)) string {
+	y.t.Helper()
+	req := api.MoveRequest{To: to}
+	if change != nil {
+		change(&req)
+	}
+	reply, err := y.mover.Begin(y.t.Context(), y.machine.Ref(), req, "tests")
+	y.must(err)
+	return reply.Operation
+}
+
+// ended waits for the end of a move and returns its journal.
+func (y *yard) ended(operation string) *estate.Operation {
+	y.t.Helper()
+	var op *estate.Operation
+	y.until("operation "+operation+" has ended", func() bool {
+		var err error
+		op, err = store.Get[estate.Operation](y.t.Context(), y.store, "p", operation)
+		y.must(err)
+		return !op.Status.Ended.IsZero()
+	})
+	return op
+}
+
+// only waits until the machine is on one host alone, in the power state wanted,
+// with nothing left on the other, and checks what its disks hold.
+func (y *yard) only(host string, power estate.Power) {
+	y.t.Helper()
+	other := map[string]string{"a": "b", "b": "a"}[host]
+	id := estate.MachineID(y.machine.Metadata.UID)
+	y.until("the machine is on "+host+" alone", func() bool {
+		m, err := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
+		y.must(err)
+		have, here := y.held(host)
+		_, there := y.held(other)
+		records, _ := filepath.Glob(filepath.Join(y.sites[other].dir, "records", "*.json"))
+		return m.Spec.Hypervisor == host && m.Spec.Moving == nil && m.Spec.Power == power && m.Status.Hypervisor == host && m.Status.Power == power &&
+			here && have.Power == power && !there && !y.hasFile(other) && len(records) == 0 && y.ref.quiet()
+	})
+	// Nothing is on the other's shelf: an unequal machine of that ID can be made.
+	def := driver.Definition{ID: id, Name: "another", CPUs: 1, Memory: estate.GiB, Disks: []driver.Disk{{Name: "x", Size: size}}}
+	if err := y.sites[other].memory.Define(y.t.Context(), def); err != nil {
+		y.t.Errorf("%s still has a shelf of it: %v", other, err)
+	}
+	y.must(y.sites[other].memory.Delete(y.t.Context(), id))
+	y.ref.check()
+}
+
+// referee sees every act of the hosts and of the mover, and every moment at
+// which a machine begins to run.
+type referee struct {
+	yard *yard
+
+	mu      sync.Mutex
+	machine *estate.Machine // nil before the game
+	faults  []string
+	last    map[string]uint64 // what the guest wrote on a host the last time it started there
+	starts  int
+	tick    func() // what happens at every act
+	acting  int
+
+	refuseStart string // the host on which starting fails
+}
+
+func (r *referee) begin(m *estate.Machine) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.machine = m
+}
+
+// act is one act of somebody: before it and after it anything may happen.
+func (r *referee) act(ctx context.Context, do func() error) error {
+	r.mu.Lock()
+	tick := r.tick
+	r.acting++
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.acting--
+		r.mu.Unlock()
+	}()
+	if tick != nil {
+		tick()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := do()
+	if tick != nil {
+		tick()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // who asked is dead
+	}
+	return err
+}
+
+func (r *referee) quiet() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.acting == 0
+}
+
+// check fails the test for everything that must not have happened.
+func (r *referee) check() {
+	r.yard.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.faults {
+		r.yard.t.Error(f)
+	}
+}
+
+// said reports whether a fault that contains the text was seen.
+func (r *referee) said(text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.faults, func(f string) bool { return strings.Contains(f, text) })
+}
+
+func (r *referee) wrong(format string, args ...any) {
+	r.faults = append(r.faults, fmt.Sprintf(format, args...))
+}
+
+// starting is the one moment at which a machine begins to run: no other copy
+// may run then, and its disks must hold what they held last. Its guest then
+// writes to them. Callers hold mu.
+func (r *referee) starting(host string, memory *fakehost.Host, id estate.MachineID) {
+	if r.machine == nil || string(id) != r.machine.Metadata.UID {
+		return
+	}
+	if have, ok := r.yard.held(host); !ok || have.Power == estate.On {
+		return
+	}
+	other := map[string]string{"a": "b", "b": "a"}[host]
+	if there, ok := r.yard.held(other); ok && there.Power == estate.On {
+		r.wrong("two copies run: it was started on %s while it ran on %s", host, other)
+	}
+	r.starts++
+	for _, disk := range r.yard.disks {
+		var content bytes.Buffer
+		if err := memory.Export(context.Background(), id, disk, &content); err != nil {
+			r.wrong("read disk %s on %s: %v", disk, host, err)
+			return
+		}
+		b := content.Bytes()
+		n := binary.BigEndian.Uint64(b)
+		if !bytes.Equal(b[8:], r.yard.body) {
+			r.wrong("start %d on %s: disk %s does not hold what it held", r.starts, host, disk)
+		}
+		key := disk + " on "
+		if n != r.last[key+host] && n != r.last[key+other] {
+			r.wrong("start %d on %s: disk %s is of start %d; want that of start %d there or %d on %s", r.starts, host, disk, n, r.last[key+host], r.last[key+other], other)
+		}
+		binary.BigEndian.PutUint64(b, uint64(r.starts))
+		r.last[key+host] = uint64(r.starts)
+		if err := memory.Import(context.Background(), id, disk, bytes.NewReader(b)); err != nil {
+			r.wrong("write disk %s on %s: %v", disk, host, err)
+		}
+	}
+}
+
+// Dial implements move.Calls.
+func (r *referee) Dial(ctx context.Context, hypervisor string, call api.Call) (conn net.Conn, err error) {
+	err = r.act(ctx, func() (err error) { conn, err = r.yard.calls.Dial(ctx, hypervisor, call); return err })
+	if err != nil && conn != nil {
+		conn.Close()
+	}
+	return conn, err
+}
+
+// Relay implements move.Calls.
+func (r *referee) Relay(ctx context.Context, from, to calls.Leg, carried func(int64)) error {
+	return r.act(ctx, func() error { return r.yard.calls.Relay(ctx, from, to, carried) })
+}
+
+var _ move.Calls = (*referee)(nil)
+
+// spied is a host whose acts the referee sees.
+type spied struct {
+	*fakehost.Host
+	name string
+	ref  *referee
+}
+
+func (s *spied) Define(ctx context.Context, def driver.Definition) error {
+	return s.ref.act(ctx, func() error { return s.Host.Define(ctx, def) })
+}
+
+func (s *spied) Start(ctx context.Context, id estate.MachineID) error {
+	return s.ref.act(ctx, func() error {
+		s.ref.mu.Lock()
+		defer s.ref.mu.Unlock()
+		if s.ref.refuseStart == s.name {
+			return fault.Unavailable.Errorf("it does not start here")
+		}
+		s.ref.starting(s.name, s.Host, id)
+		return s.Host.Start(ctx, id)
+	})
+}
+
+func (s *spied) Stop(ctx context.Context, id estate.MachineID, grace time.Duration) error {
+	return s.ref.act(ctx, func() error { return s.Host.Stop(ctx, id, grace) })
+}
+
+func (s *spied) Delete(ctx context.Context, id estate.MachineID) error {
+	return s.ref.act(ctx, func() error { return s.Host.Delete(ctx, id) })
+}
+
+func (s *spied) Shelve(ctx context.Context, id estate.MachineID) error {
+	return s.ref.act(ctx, func() error { return s.Host.Shelve(ctx, id) })
+}
+
+// Export is seen half-way too.
+func (s *spied) Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error {
+	return s.ref.act(ctx, func() error { return s.Host.Export(ctx, id, disk, w) })
+}
+
+func (s *spied) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
+	return s.ref.act(ctx, func() error { return s.Host.Import(ctx, id, disk, r) })
+}
+
+func (s *spied) Depart(ctx context.Context, id estate.MachineID, at string) error {
+	return s.ref.act(ctx, func() error {
+		s.ref.mu.Lock()
+		defer s.ref.mu.Unlock()
+		err := s.Host.Depart(ctx, id, at)
+		if err == nil {
+			other := map[string]string{"a": "b", "b": "a"}[s.name]
+			for _, disk := range []string{"root on ", "home on "} {
+				s.ref.last[disk+other] = s.ref.last[disk+s.name]
+			}
+		}
+		return err
+	})
+}
+
+// records is how many records the agents keep.
+func (y *yard) records() int {
+	n := 0
+	for _, s := range y.sites {
+		all, err := filepath.Glob(filepath.Join(s.dir, "records", "*.json"))
+		y.must(err)
+		n += len(all)
+	}
+	return n
+}
