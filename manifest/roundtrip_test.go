@@ -93,6 +93,8 @@ func valid(k estate.KindInfo) estate.Resource {
 		r.Spec = estate.GrantSpec{To: estate.Grantee{Person: "p"}, Of: estate.Granted{Kind: "Project"}, Role: estate.Use}
 	case *estate.Operation:
 		r.Spec.Verb = "move"
+	case *estate.Trial:
+		r.Spec = estate.TrialSpec{Run: "r", Hypervisor: "h", Workload: "w", Figures: []estate.Figure{{Name: "iops", Better: estate.Higher, Samples: []float64{1.5}}}}
 	}
 	return r
 }
