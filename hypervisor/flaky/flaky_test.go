@@ -80,15 +80,32 @@ func life(t *testing.T, seed uint64) {
 		}
 		t.Fatalf("%s does not converge", what)
 	}
+
 	for round := range int64(2) {
+		snapshot, outcomeLost := fmt.Sprint("s", round), false
 		until("define", func() error { return h.Define(ctx, def) })
 		until("start", func() error { return h.Start(ctx, id) })
 		until("attach", func() error { return h.Attach(ctx, id, extra) })
 		until("detach", func() error { return h.Detach(ctx, id, "extra") })
+		until("save", func() error { return h.Save(ctx, id) })
 		until("stop", func() error { return h.Stop(ctx, id, time.Second) })
+		until("snapshot", func() error {
+			err := h.Snapshot(ctx, id, snapshot)
+			if errors.Is(err, fault.Exists) && outcomeLost {
+				return nil // the one before it, of which we could not learn
+			}
+			outcomeLost = outcomeLost || errors.Is(err, fault.OutcomeUnknown)
+			return err
+		})
+		until("revert", func() error { return h.Revert(ctx, id, snapshot) })
+		until("shelve", func() error { return h.Shelve(ctx, id) })
+		until("define again", func() error { return h.Define(ctx, def) })
 		all, err := inner.List(ctx)
 		if err != nil || len(all) != 1 || all[0].Power != estate.Off || all[0].Starts != round+1 {
 			t.Fatalf("round %d: %+v, %v; want one machine, off, after %d starts", round, all, err, round+1)
+		}
+		if names, err := inner.Snapshots(ctx, id); err != nil || len(names) != int(round)+1 {
+			t.Fatalf("round %d: snapshots %q, %v; want %d", round, names, err, round+1)
 		}
 	}
 	until("delete", func() error { return h.Delete(ctx, id) })

@@ -223,3 +223,51 @@ func TestTheWireIsAsTheGuideSays(t *testing.T) {
 		}
 	}
 }
+
+// TestAWatchThatBreaksIsAnError has the driver fail while it watches, and then
+// its process die.
+func TestAWatchThatBreaksIsAnError(t *testing.T) {
+	w, ok := driver.As[driver.Watcher](overSocket(t, blind{fakehost.New(fakehost.Options{})}))
+	if !ok {
+		t.Fatal("the host does not watch")
+	}
+	if err := w.Watch(t.Context(), func(estate.MachineID) {}); !errors.Is(err, fault.Busy) || err.Error() != "too many watch" {
+		t.Errorf("Watch = %v, want the driver's own error", err)
+	}
+	path, kill := serve(t)
+	h := dial(t, path).Host()
+	w, _ = driver.As[driver.Watcher](h)
+	told, ended := make(chan estate.MachineID, 16), make(chan error, 1)
+	go func() { ended <- w.Watch(t.Context(), func(id estate.MachineID) { told <- id }) }()
+	for heard := false; !heard; { // until watching has begun
+		if err := errors.Join(h.Define(t.Context(), driver.Definition{ID: "m"}), h.Delete(t.Context(), "m")); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-told:
+			heard = true
+		case err := <-ended:
+			t.Fatalf("watching ended: %v", err)
+		default:
+		}
+	}
+	kill()
+	for {
+		select {
+		case <-told:
+			continue
+		case err := <-ended:
+			if !errors.Is(err, fault.Unavailable) {
+				t.Errorf("Watch = %v, want %v", err, fault.Unavailable)
+			}
+		}
+		return
+	}
+}
+
+// blind is a driver whose watching fails.
+type blind struct{ *fakehost.Host }
+
+func (blind) Watch(context.Context, func(estate.MachineID)) error {
+	return fault.Busy.Errorf("too many watch")
+}
