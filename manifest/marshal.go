@@ -81,7 +81,11 @@ func node(v reflect.Value) (*yaml.Node, error) {
 	case reflect.Int, reflect.Int64, reflect.Int32:
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(v.Int(), 10)}, nil
 	case reflect.Float64:
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(v.Float(), 'g', -1, 64)}, nil
+		text, tag := strconv.FormatFloat(v.Float(), 'g', -1, 64), "!!float"
+		if decimal.MatchString(text) {
+			tag = "!!int" // so that it is written plainly
+		}
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}, nil
 	}
 	return nil, fault.Internal.Errorf("write yaml: %s has no form in it", v.Type())
 }
