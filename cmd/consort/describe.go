@@ -93,6 +93,8 @@ func (c *cli) particulars(r estate.Resource) error {
 			return err
 		}
 		return c.found(&r.Status)
+	case *estate.Operation:
+		return c.operation(r)
 	case *estate.Application:
 		var rows [][]string
 		for _, l := range r.Status.Layers {

@@ -21,6 +21,7 @@ import (
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/control"
 	"consort.dev/consort/plane/control/lifecycle"
+	"consort.dev/consort/plane/control/move"
 	"consort.dev/consort/plane/control/place"
 	"consort.dev/consort/plane/rpc"
 	"consort.dev/consort/plane/store"
@@ -37,6 +38,7 @@ type plane struct {
 	calls   *calls.Broker
 	server  *rpc.Server
 	offers  api.Offers
+	mover   *move.Mover
 	apps    map[string]*application.Provider
 	socket  string // where the API is reached on this host
 	url     string // where people reach it
@@ -87,8 +89,12 @@ func (p *plane) open(ctx context.Context, o upOptions, kv store.KV) error {
 	if p.auth, err = auth.New(auth.Options{Store: p.store, Now: time.Now, Random: rand.Reader, Log: p.log, Authority: p.ca, AgentLife: o.agentLife}); err != nil {
 		return err
 	}
+	p.mover = &move.Mover{
+		Store: p.store, Calls: p.calls, Presentations: p.offers.Presentations, Deliveries: p.offers.Deliveries,
+		Now: time.Now, Log: p.log, Events: p.recorder("move"),
+	}
 	p.server, err = rpc.New(rpc.Options{
-		Store: p.store, Auth: p.auth, Tickets: p.gateway, Calls: p.calls, Offers: p.offers,
+		Store: p.store, Auth: p.auth, Tickets: p.gateway, Calls: p.calls, Offers: p.offers, Moves: p.mover,
 		Badges: p.auth, AgentsAt: func() string { return p.agents },
 		SignIn: p.auth.Handler(), Gateway: p.gateway, Web: web.Handler(), Now: time.Now, Random: rand.Reader, Log: p.log,
 	})
@@ -132,7 +138,7 @@ func (p *plane) serve(o upOptions, start func(string, func(context.Context) erro
 	start("permissions", p.auth.Run)
 	keeper := &lifecycle.Keeper{Store: p.store, Presentations: p.offers.Presentations, Deliveries: p.offers.Deliveries, Now: time.Now, Log: p.log, Events: p.recorder("lifecycle")}
 	placer := &place.Placer{Store: p.store, Alive: p.alive, Now: time.Now, Log: p.log, Events: p.recorder("place")}
-	for _, l := range append(placer.Loops(), keeper.Loop()) {
+	for _, l := range append(placer.Loops(), keeper.Loop(), p.mover.Loop()) {
 		start("loop "+l.Name, l.Run)
 	}
 	return nil

@@ -76,7 +76,7 @@ func columns(k estate.Kind) []string {
 		"Machine":     "POWER HYPERVISOR CPUS MEMORY STARTS WAITING",
 		"Session":     "STATE DESKTOP PERSON PRESENTATION WAITING",
 		"Grant":       "TO OF ROLE",
-		"Operation":   "VERB ON STEPS ENDED",
+		"Operation":   "VERB ON STATE STEP ENDED",
 		"Trial":       "RUN HYPERVISOR PRODUCT WORKLOAD FIGURES AT",
 		"Event":       "AT ON REASON TEXT",
 	}[k])
@@ -126,7 +126,7 @@ func livingCells(r estate.Resource) []string {
 		}
 		return []string{to, strings.TrimSpace(strings.ToLower(string(r.Spec.Of.Kind)) + " " + r.Spec.Of.Name), string(r.Spec.Role)}
 	case *estate.Operation:
-		return []string{r.Spec.Verb, r.Spec.On.String(), number(len(r.Status.Steps)), clock(r.Status.Ended)}
+		return []string{r.Spec.Verb, r.Spec.On.String(), string(r.Status.State), stepOf(r), clock(r.Status.Ended)}
 	case *estate.Trial:
 		s := &r.Spec
 		return []string{s.Run, s.Hypervisor, clip(s.Product, 32), s.Workload, orElse(number(len(s.Figures)), short(s.Note)), clock(s.At)}
@@ -134,6 +134,14 @@ func livingCells(r estate.Resource) []string {
 		return []string{clock(r.Spec.At), r.Spec.On.String(), r.Spec.Reason, r.Spec.Text}
 	}
 	return nil
+}
+
+// stepOf names the step an operation is in, or the last one it did.
+func stepOf(op *estate.Operation) string {
+	if n := len(op.Status.Steps); n > 0 {
+		return op.Status.Steps[n-1].Name
+	}
+	return ""
 }
 
 func imageState(m *estate.Image) string {

@@ -43,6 +43,7 @@ type Options struct {
 	Tickets  Tickets
 	Calls    *calls.Broker
 	Offers   api.Offers
+	Moves    Moves         // nil where no machine moves
 	Badges   Badges        // of agents that join; none can when nil
 	AgentsAt func() string // where the plane listens for agents; may be nil
 	SignIn   http.Handler  // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
@@ -172,6 +173,7 @@ func (s *Server) routes() []route {
 	session, _ := estate.KindNamed("Session")
 	hypervisor, _ := estate.KindNamed("Hypervisor")
 	machine, _ := estate.KindNamed("Machine")
+	operation, _ := estate.KindNamed("Operation")
 	return append(rs,
 		route{id: "watch", method: "GET", path: api.WatchPath, serve: (*call).watch},
 		route{id: "apply", method: "POST", path: api.ApplyPath, serve: (*call).apply},
@@ -182,6 +184,11 @@ func (s *Server) routes() []route {
 		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
 		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
 		route{id: "run", method: "POST", path: "/v1/projects/{project}/machines/{name}/run", kind: machine, serve: (*call).run, endless: true},
+		route{id: "moveDesktop", method: "POST", path: "/v1/projects/{project}/desktops/{name}/move", kind: desktop, serve: (*call).move},
+		route{id: "moveMachine", method: "POST", path: "/v1/projects/{project}/machines/{name}/move", kind: machine, serve: (*call).move},
+		route{id: "abort", method: "POST", path: "/v1/projects/{project}/operations/{name}/abort", kind: operation, serve: (*call).abort},
+		route{id: "drain", method: "POST", path: "/v1/hypervisors/{name}/drain", kind: hypervisor, serve: (*call).drain},
+		route{id: "undrain", method: "POST", path: "/v1/hypervisors/{name}/undrain", kind: hypervisor, serve: (*call).undrain},
 		route{id: "adopt", method: "POST", path: "/v1/hypervisors/{name}/adopt", kind: hypervisor, serve: (*call).adopt},
 		route{id: "alive", method: "POST", path: "/v1/hypervisors/{name}/alive", kind: hypervisor, serve: (*call).alive},
 		route{id: "joinToken", method: "POST", path: "/v1/hypervisors/{name}/token", kind: hypervisor, serve: (*call).joinToken},
