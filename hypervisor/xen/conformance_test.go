@@ -22,29 +22,40 @@ func needsXen(t *testing.T) {
 	}
 }
 
+// tiny is where the small guest's disk lies in a host.
+const tiny = "/srv/tiny.raw"
+
+// open returns a Xen host with our provider in it.
+func open(t *testing.T) (*nested.Host, *nested.Driver) {
+	t.Helper()
+	h := nested.Xen(t)
+	if err := h.Put(t.Context(), h.Tiny(), tiny, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	const moves = 49200
+	return h, h.Provider(t, "xen", fmt.Sprintf(":%d", moves), h.Expose(t, moves))
+}
+
 // trial is a Xen host with our provider in it, and what the suite may use there.
 func trial(t *testing.T, guestType string) (*nested.Host, *nested.Driver, drivertest.Bench) {
 	t.Helper()
-	h := nested.Xen(t)
+	h, d := open(t)
 	ctx := t.Context()
 	raw, err := os.ReadFile(h.Tiny())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Put(ctx, h.Tiny(), "/srv/tiny.raw", 0o400); err != nil {
-		t.Fatal(err)
-	}
-	d := h.Provider(t, "xen")
 	strangers := 0
 	return h, d, drivertest.Bench{
 		Host: d, GuestType: guestType, Memory: 128 * estate.MiB,
-		Base: driver.Content{Path: "/srv/tiny.raw", Format: estate.Raw, Size: estate.Bytes(len(raw))}, Raw: raw,
+		Base: driver.Content{Path: tiny, Format: estate.Raw, Size: estate.Bytes(len(raw))}, Raw: raw,
 		Dir:   "/srv",
 		Write: func(path string, data []byte) error { return h.Write(ctx, data, path, 0o600) },
 		Read: func(path string) ([]byte, error) {
 			out, err := h.Run(ctx, nil, "cat", path)
 			return out.Stdout, err
 		},
+		OS:   true, // a small one, with an agent
 		Boot: 2 * time.Minute,
 		Says: "heard ",
 		Reopen: func() (driver.Host, error) {
@@ -86,6 +97,7 @@ func conforms(t *testing.T, guestType string) {
 	needsXen(t)
 	drivertest.RunShared(t, func(t *testing.T) drivertest.Bench {
 		_, _, b := trial(t, guestType)
+		_, b.Other = open(t)
 		return b
 	})
 }

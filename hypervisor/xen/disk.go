@@ -23,7 +23,7 @@ import (
 
 // private makes a private disk: empty, or a copy of its base with holes where
 // that is zero. Where the file system can, the copy shares the base's blocks.
-func (h *Host) private(ctx context.Context, path string, d driver.Disk) error {
+func (h *host) private(ctx context.Context, path string, d driver.Disk) error {
 	switch {
 	case d.Base == nil:
 		return blank(path, diskSize(d))
@@ -127,7 +127,7 @@ func (m *machine) disk(name string) (driver.Disk, string, error) {
 }
 
 // Export implements driver.Transferer.
-func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w io.Writer) error {
+func (h *host) Export(ctx context.Context, id estate.MachineID, name string, w io.Writer) error {
 	return h.lend(ctx, id, func(m *machine) error {
 		d, path, err := m.disk(name)
 		if err != nil {
@@ -148,7 +148,7 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 
 // Import implements driver.Transferer. The new content is a file of its own,
 // which the record takes up once it is complete.
-func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r io.Reader) error {
+func (h *host) Import(ctx context.Context, id estate.MachineID, name string, r io.Reader) error {
 	return h.lend(ctx, id, func(m *machine) error {
 		d, path, err := m.disk(name)
 		if err != nil {
@@ -171,7 +171,7 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r i
 }
 
 // Shelve implements driver.Transferer.
-func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
+func (h *host) Shelve(ctx context.Context, id estate.MachineID) error {
 	return h.act(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		if !m.defined() {
 			return nil
@@ -188,7 +188,7 @@ func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
 }
 
 // Snapshot implements driver.Snapshotter.
-func (h *Host) Snapshot(ctx context.Context, id estate.MachineID, name string) error {
+func (h *host) Snapshot(ctx context.Context, id estate.MachineID, name string) error {
 	return h.rest(ctx, id, func(ctx, _ context.Context, m *machine) error {
 		r, _ := m.record()
 		if r.snapshot(name) >= 0 {
@@ -221,7 +221,7 @@ func (r record) free(disk string) string {
 
 // Revert implements driver.Snapshotter. Copies of the snapshot's files become
 // the disks all at once, when the record is written.
-func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) error {
+func (h *host) Revert(ctx context.Context, id estate.MachineID, name string) error {
 	return h.rest(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		r, _ := m.record()
 		i := r.snapshot(name)
@@ -246,7 +246,7 @@ func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) err
 }
 
 // DropSnapshot implements driver.Snapshotter.
-func (h *Host) DropSnapshot(ctx context.Context, id estate.MachineID, name string) error {
+func (h *host) DropSnapshot(ctx context.Context, id estate.MachineID, name string) error {
 	return h.rest(ctx, id, func(_, _ context.Context, m *machine) error {
 		r, _ := m.record()
 		i := r.snapshot(name)
@@ -261,7 +261,7 @@ func (h *Host) DropSnapshot(ctx context.Context, id estate.MachineID, name strin
 }
 
 // Snapshots implements driver.Snapshotter.
-func (h *Host) Snapshots(ctx context.Context, id estate.MachineID) ([]string, error) {
+func (h *host) Snapshots(ctx context.Context, id estate.MachineID) ([]string, error) {
 	h.mu.Lock()
 	m := h.machines[id]
 	h.mu.Unlock()

@@ -35,7 +35,7 @@ func (m *machine) definition() (string, error) {
 }
 
 // domain returns libvirt's words for a record whose private disks are in dir.
-func (h *Host) domain(r record, dir, run string) *libvirtxml.Domain {
+func (h *host) domain(r record, dir, run string) *libvirtxml.Domain {
 	def := r.Def
 	d := &libvirtxml.Domain{
 		Type: "xen", Name: string(def.ID), UUID: string(def.ID), Title: title(def.Name),

@@ -37,7 +37,7 @@ func TestDefinitions(t *testing.T) {
 		{"no-channel", pvh, "/nowhere"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := &Host{cfg: Config{Loaders: "/loaders", Model: c.model}, desc: driver.Description{GuestTypes: []string{pvh, pv}}}
+			h := &host{cfg: Config{Loaders: "/loaders", Model: c.model}, desc: driver.Description{GuestTypes: []string{pvh, pv}}}
 			def.GuestType = c.guestType
 			got, err := h.domain(record{Def: def, Files: map[string]string{"root": "root.raw"}}, "/m/id", "/run/id").Marshal()
 			if err != nil {
@@ -120,7 +120,7 @@ func TestResizedDefinition(t *testing.T) {
 
 // TestWhatCannotBeMade shows that it is refused before anything is done.
 func TestWhatCannotBeMade(t *testing.T) {
-	h := &Host{desc: driver.Description{GuestTypes: []string{pvh}}}
+	h := &host{desc: driver.Description{GuestTypes: []string{pvh}}}
 	qcow2 := driver.Content{Format: estate.QCOW2}
 	for name, def := range map[string]driver.Definition{
 		"UEFI":                    {Firmware: estate.UEFI},

@@ -20,7 +20,7 @@ import (
 // machine is one machine of a host. Who changes it holds its turn; mu guards
 // what those see who only look.
 type machine struct {
-	host *Host
+	host *host
 	id   estate.MachineID
 	dir  string // its record and its private disks
 	run  string // its agent's socket
@@ -32,7 +32,7 @@ type machine struct {
 	agent *qga.Client
 }
 
-func (h *Host) newMachine(id estate.MachineID) *machine {
+func (h *host) newMachine(id estate.MachineID) *machine {
 	m := &machine{
 		host: h,
 		id:   id,
@@ -66,10 +66,10 @@ func (m *machine) record() (record, bool) {
 	return m.rec, m.kept
 }
 
-// defined reports whether the machine is kept and not shelved.
+// defined reports whether the machine is kept, not shelved, and not on its way.
 func (m *machine) defined() bool {
 	r, kept := m.record()
-	return kept && !r.Shelved
+	return kept && !r.Shelved && r.Arriving == ""
 }
 
 // update changes the record, on disk first.
@@ -173,12 +173,18 @@ func (m *machine) mustBe(ctx context.Context, want estate.Power) error {
 
 // Define implements driver.Host. The machine's folder is made under another
 // name, so that it is there wholly or not at all.
-func (h *Host) Define(ctx context.Context, def driver.Definition) error {
+func (h *host) Define(ctx context.Context, def driver.Definition) error {
 	if err := h.check(def); err != nil {
 		return err
 	}
 	return h.act(ctx, def.ID, func(ctx, steady context.Context, m *machine) error {
 		r, kept := m.record()
+		if r.Arriving != "" { // it is made here, then, and does not come any more
+			if err := m.forget(); err != nil {
+				return err
+			}
+			kept = false
+		}
 		switch {
 		case kept && !r.Def.Equal(def):
 			return fault.Exists.Errorf("machine %s exists with another definition", def.ID)
@@ -188,7 +194,7 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 			}
 		case kept:
 		default:
-			if err := m.make(ctx, def); err != nil {
+			if err := m.make(ctx, def, record{Def: def}); err != nil {
 				return err
 			}
 		}
@@ -200,7 +206,7 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 }
 
 // check refuses what this provider cannot make.
-func (h *Host) check(def driver.Definition) error {
+func (h *host) check(def driver.Definition) error {
 	if def.Firmware == estate.UEFI {
 		return fault.Unsupported.Errorf("machine %s: PV and PVH guests have no UEFI firmware; leave firmware empty", def.ID)
 	}
@@ -220,8 +226,8 @@ func (h *Host) check(def driver.Definition) error {
 	return nil
 }
 
-// make makes the machine's folder with its private disks.
-func (m *machine) make(ctx context.Context, def driver.Definition) error {
+// make makes the machine's folder with the private disks of def, and keeps r.
+func (m *machine) make(ctx context.Context, def driver.Definition, r record) error {
 	tmp := filepath.Join(m.host.cfg.Dir, making+string(m.id))
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
@@ -230,7 +236,7 @@ func (m *machine) make(ctx context.Context, def driver.Definition) error {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
-	r := record{Def: def, Files: map[string]string{}}
+	r.Files = map[string]string{}
 	for _, d := range def.Disks {
 		if d.File != nil {
 			continue
@@ -278,7 +284,7 @@ func (m *machine) forget() error {
 }
 
 // Delete implements driver.Host.
-func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
+func (h *host) Delete(ctx context.Context, id estate.MachineID) error {
 	return h.act(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		if _, kept := m.record(); !kept {
 			// What an earlier call could not remove is removed now.

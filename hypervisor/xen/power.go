@@ -33,7 +33,7 @@ func (m *machine) undefine(ctx context.Context) error {
 }
 
 // Start implements driver.Host.
-func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
+func (h *host) Start(ctx context.Context, id estate.MachineID) error {
 	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		switch m.power(ctx) {
 		case estate.On:
@@ -62,7 +62,7 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 }
 
 // Stop implements driver.Host.
-func (h *Host) Stop(ctx context.Context, id estate.MachineID, grace time.Duration) error {
+func (h *host) Stop(ctx context.Context, id estate.MachineID, grace time.Duration) error {
 	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error { return m.stop(ctx, steady, grace) })
 }
 
@@ -122,7 +122,7 @@ func (m *machine) goes(ctx context.Context, grace time.Duration) bool {
 }
 
 // Save implements driver.Saver.
-func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
+func (h *host) Save(ctx context.Context, id estate.MachineID) error {
 	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		switch m.power(ctx) {
 		case estate.Off:
@@ -133,11 +133,28 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 		if err := m.count(); err != nil {
 			return err
 		}
-		if err := h.calls.Save(steady, string(id)); err != nil && m.power(steady) != estate.Off {
-			return err
-		}
-		return nil
+		return m.save(ctx, steady)
 	})
+}
+
+// saves is how often libvirt is asked to save a machine: a guest takes part in
+// it, and one that is still booting does not hear of it in the minute that libxl
+// gives it.
+const saves = 5
+
+// save writes the memory of the machine, which runs, and powers it off. Callers
+// hold the turn.
+func (m *machine) save(ctx, steady context.Context) (err error) {
+	for range saves {
+		err = m.host.calls.Save(steady, string(m.id))
+		if err == nil || m.power(steady) == estate.Off {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return err
 }
 
 // forgetSaved removes saved memory, which fits the disks as they were only.
@@ -153,7 +170,7 @@ func (m *machine) forgetSaved(ctx context.Context) error {
 }
 
 // Resize implements driver.Resizer.
-func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
+func (h *host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
 	return h.rest(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		if err := m.forgetSaved(steady); err != nil {
 			return err

@@ -35,6 +35,7 @@ type record struct {
 	Started   time.Time         // of power-on Starting
 	Shelved   bool              `json:",omitempty"`
 	Adopted   string            `json:",omitempty"` // the definition we found, in libvirt's XML
+	Arriving  string            `json:",omitempty"` // what the host it comes from must know; it has not come yet
 }
 
 // snapshot is what private disks held: files in the folder, by the disk's name.

@@ -20,7 +20,7 @@ import (
 )
 
 // existing returns a machine that is defined, without its turn.
-func (h *Host) existing(id estate.MachineID) (*machine, error) {
+func (h *host) existing(id estate.MachineID) (*machine, error) {
 	h.mu.Lock()
 	m := h.machines[id]
 	h.mu.Unlock()
@@ -31,7 +31,7 @@ func (h *Host) existing(id estate.MachineID) (*machine, error) {
 }
 
 // running returns a machine that runs, without its turn.
-func (h *Host) running(ctx context.Context, id estate.MachineID) (*machine, error) {
+func (h *host) running(ctx context.Context, id estate.MachineID) (*machine, error) {
 	m, err := h.existing(id)
 	if err == nil {
 		err = m.mustBe(ctx, estate.On)
@@ -40,7 +40,7 @@ func (h *Host) running(ctx context.Context, id estate.MachineID) (*machine, erro
 }
 
 // Console implements driver.Consoler.
-func (h *Host) Console(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error) {
+func (h *host) Console(ctx context.Context, id estate.MachineID) (io.ReadWriteCloser, error) {
 	if _, err := h.running(ctx, id); err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (h *Host) Console(ctx context.Context, id estate.MachineID) (io.ReadWriteCl
 }
 
 // Watch implements driver.Watcher.
-func (h *Host) Watch(ctx context.Context, changed func(estate.MachineID)) error {
+func (h *host) Watch(ctx context.Context, changed func(estate.MachineID)) error {
 	return h.calls.Watch(ctx, func(uuid string) { changed(estate.MachineID(uuid)) })
 }
 
@@ -71,7 +71,7 @@ func (m *machine) number(ctx context.Context) (string, error) {
 
 // Measure implements driver.Meter. libvirt knows the processors' time and the
 // memory; the kernel of this domain counts what goes through disks and cards.
-func (h *Host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, error) {
+func (h *host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, error) {
 	m, err := h.running(ctx, id)
 	if err != nil {
 		return driver.Usage{}, err
@@ -130,7 +130,7 @@ func (m *machine) dialAgent(ctx context.Context) (net.Conn, error) {
 }
 
 // Run implements driver.Guest.
-func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (driver.Output, error) {
+func (h *host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (driver.Output, error) {
 	m, err := h.existing(id)
 	if err != nil {
 		return driver.Output{}, err

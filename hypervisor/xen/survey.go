@@ -20,7 +20,7 @@ import (
 const firstDomain = "00000000-0000-0000-0000-000000000000"
 
 // Survey implements driver.Surveyor.
-func (h *Host) Survey(ctx context.Context) ([]estate.Found, error) {
+func (h *host) Survey(ctx context.Context) ([]estate.Found, error) {
 	domains, err := h.calls.Domains(ctx)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (h *Host) Survey(ctx context.Context) ([]estate.Found, error) {
 }
 
 // has reports whether we keep the machine, shelved or not.
-func (h *Host) has(id estate.MachineID) bool {
+func (h *host) has(id estate.MachineID) bool {
 	h.mu.Lock()
 	m := h.machines[id]
 	h.mu.Unlock()
@@ -56,7 +56,7 @@ func (h *Host) has(id estate.MachineID) bool {
 }
 
 // inspect returns a machine of others, and its definition.
-func (h *Host) inspect(ctx context.Context, uuid string) (estate.Found, string, error) {
+func (h *host) inspect(ctx context.Context, uuid string) (estate.Found, string, error) {
 	text, err := h.calls.XML(ctx, uuid, false)
 	if err != nil {
 		return estate.Found{}, "", err
@@ -139,7 +139,7 @@ func read(d *libvirtxml.Domain) (def driver.Definition, obstacle string) {
 var units = map[string]estate.Bytes{"b": 1, "bytes": 1, "": estate.KiB, "KiB": estate.KiB, "MiB": estate.MiB, "GiB": estate.GiB}
 
 // Adopt implements driver.Surveyor.
-func (h *Host) Adopt(ctx context.Context, id estate.MachineID) error {
+func (h *host) Adopt(ctx context.Context, id estate.MachineID) error {
 	if id == firstDomain {
 		return unknown(id)
 	}
@@ -186,7 +186,7 @@ func (m *machine) adopt(ctx context.Context) error {
 }
 
 // Release implements driver.Surveyor.
-func (h *Host) Release(ctx context.Context, id estate.MachineID) error {
+func (h *host) Release(ctx context.Context, id estate.MachineID) error {
 	return h.act(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		r, kept := m.record()
 		switch {

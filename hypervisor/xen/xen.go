@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,34 +35,54 @@ type Config struct {
 	Loaders   string // folder of GRUB for Xen; Debian's when empty
 	Model     string // Xen's own QEMU, which carries the agent's channel; Debian's when empty
 	ImageTool string // qemu-img when empty
+
+	// Listen is where running machines come in from other hosts, which reach it
+	// at Peer: both host:port. Moves are not offered when they are empty. Memory
+	// and disks cross in the clear: give addresses of a network you trust.
+	Listen, Peer string
+	SaveDir      string // where libvirt keeps saved memory; Debian's when empty
 }
 
 // maxRunDir leaves room for a machine's ID and a name in the 108 bytes that a
 // socket's path may have (unix(7)).
 const maxRunDir = 60
 
-// Host is this host's Xen. Open makes one.
+// Host is this host's Xen, with the abilities that it has here. Open makes one.
 type Host struct {
+	driver.Host
+	inner *host
+}
+
+// Unwrap leads to the abilities.
+func (h *Host) Unwrap() driver.Host { return h.Host }
+
+// Close gives the host up. Its machines run on.
+func (h *Host) Close() error { return h.inner.close() }
+
+// host has every method; its description says which of them work here.
+type host struct {
 	cfg   Config
 	desc  driver.Description
 	lock  *os.File // held while the host is open
 	calls *virtrpc.Client
+	door  net.Listener // where machines come in; nil where none do
 
 	mu       sync.Mutex
 	machines map[estate.MachineID]*machine
 }
 
 var (
-	_ driver.Host        = (*Host)(nil)
-	_ driver.Guest       = (*Host)(nil)
-	_ driver.Transferer  = (*Host)(nil)
-	_ driver.Snapshotter = (*Host)(nil)
-	_ driver.Saver       = (*Host)(nil)
-	_ driver.Resizer     = (*Host)(nil)
-	_ driver.Meter       = (*Host)(nil)
-	_ driver.Consoler    = (*Host)(nil)
-	_ driver.Watcher     = (*Host)(nil)
-	_ driver.Surveyor    = (*Host)(nil)
+	_ driver.Host        = (*host)(nil)
+	_ driver.Guest       = (*host)(nil)
+	_ driver.Transferer  = (*host)(nil)
+	_ driver.Mover       = (*host)(nil)
+	_ driver.Snapshotter = (*host)(nil)
+	_ driver.Saver       = (*host)(nil)
+	_ driver.Resizer     = (*host)(nil)
+	_ driver.Meter       = (*host)(nil)
+	_ driver.Consoler    = (*host)(nil)
+	_ driver.Watcher     = (*host)(nil)
+	_ driver.Surveyor    = (*host)(nil)
 )
 
 // Open makes or finds the host whose machines are kept in cfg.Dir, and removes
@@ -71,6 +92,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	cfg.Endpoint = cmp.Or(cfg.Endpoint, "unix:///run/libvirt/libvirt-sock")
 	cfg.Loaders = cmp.Or(cfg.Loaders, "/usr/lib/grub-xen")
 	cfg.Model = cmp.Or(cfg.Model, "/usr/libexec/xen-qemu-system-i386")
+	cfg.SaveDir = cmp.Or(cfg.SaveDir, "/var/lib/libvirt/libxl/save")
 	cfg.ImageTool = cmp.Or(cfg.ImageTool, "qemu-img")
 	if !filepath.IsAbs(cfg.Dir) || !filepath.IsAbs(cfg.RunDir) || len(cfg.RunDir) > maxRunDir {
 		return nil, fault.Invalid.Errorf("keep machines in %q with sockets in %q: both are absolute paths, the second of at most %d bytes", cfg.Dir, cfg.RunDir, maxRunDir)
@@ -84,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h := &Host{cfg: cfg, calls: virtrpc.New(dial, "xen:///system"), machines: map[estate.MachineID]*machine{}}
+	h := &host{cfg: cfg, calls: virtrpc.New(dial, "xen:///system"), machines: map[estate.MachineID]*machine{}}
 	h.lock, err = flock.Take(ctx, filepath.Join(cfg.Dir, "lock"))
 	if errors.Is(err, flock.ErrHeld) {
 		return nil, fault.Busy.Errorf("machines in %s are in another process's hands: stop it, or keep machines elsewhere", cfg.Dir)
@@ -93,19 +115,30 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		return nil, err
 	}
 	if err := errors.Join(h.describe(ctx), h.load()); err != nil {
-		h.Close()
+		h.close()
 		return nil, err
 	}
-	return h, nil
+	shown := &Host{driver.Limit(h, h.desc.Has), h}
+	if cfg.Listen == "" || cfg.Peer == "" {
+		return shown, nil
+	}
+	if h.door, err = net.Listen("tcp", cfg.Listen); err != nil {
+		h.close()
+		return nil, fault.Unavailable.Errorf("listen for machines that come in: %w", err)
+	}
+	go h.receive(h.door)
+	return shown, nil
 }
 
-// Close gives the host up. Its machines run on.
-func (h *Host) Close() error {
+func (h *host) close() error {
 	h.mu.Lock()
 	for _, m := range h.machines {
 		m.hangUp()
 	}
 	h.mu.Unlock()
+	if h.door != nil {
+		h.door.Close()
+	}
 	return errors.Join(h.calls.Close(), h.lock.Close())
 }
 
@@ -118,7 +151,7 @@ const (
 var loaders = map[string]string{pvh: "grub-i386-xen_pvh.bin", pv: "grub-x86_64-xen.bin"}
 
 // describe finds out once what the host is and can do.
-func (h *Host) describe(ctx context.Context) error {
+func (h *host) describe(ctx context.Context) error {
 	daemon, hypervisor, err := h.calls.Version(ctx)
 	if err != nil {
 		return fmt.Errorf("ask libvirt at %s about Xen: %w", h.cfg.Endpoint, err)
@@ -155,7 +188,7 @@ func (h *Host) describe(ctx context.Context) error {
 	return nil
 }
 
-func (h *Host) capabilities() []estate.CapabilityReport {
+func (h *host) capabilities() []estate.CapabilityReport {
 	has := func(c estate.Capability, value string) estate.CapabilityReport {
 		return estate.CapabilityReport{Name: c, Has: true, Value: value}
 	}
@@ -169,6 +202,10 @@ func (h *Host) capabilities() []estate.CapabilityReport {
 	network := has(estate.CanNetwork, "bridge")
 	if os.Geteuid() != 0 {
 		network = lacks(estate.CanNetwork, "networks are made by root only")
+	}
+	move := has(estate.CanMoveLive, moveKind)
+	if h.cfg.Listen == "" || h.cfg.Peer == "" {
+		move = lacks(estate.CanMoveLive, "no address was given at which running machines come in")
 	}
 	return []estate.CapabilityReport{
 		lacks(estate.CanDisplay, "a PV or PVH guest has no graphics card"),
@@ -185,27 +222,27 @@ func (h *Host) capabilities() []estate.CapabilityReport {
 		has(estate.CanWatch, ""),
 		has(estate.CanSurvey, ""),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
-		lacks(estate.CanMoveLive, "libxl moves memory and no disks; not built yet"),
+		move,
 		lacks(estate.CanInstant, "not built yet"),
 		lacks(estate.CanEncryptDisk, "not built yet"),
 	}
 }
 
 // channels reports whether guests can have a channel for their agent.
-func (h *Host) channels() bool {
+func (h *host) channels() bool {
 	_, err := os.Stat(h.cfg.Model)
 	return err == nil
 }
 
 // Describe implements driver.Host.
-func (h *Host) Describe(ctx context.Context) (driver.Description, error) {
+func (h *host) Describe(ctx context.Context) (driver.Description, error) {
 	d := h.desc
 	d.Capabilities, d.GuestTypes = slices.Clone(d.Capabilities), slices.Clone(d.GuestTypes)
 	return d, ctx.Err()
 }
 
 // List implements driver.Host.
-func (h *Host) List(ctx context.Context) ([]driver.Machine, error) {
+func (h *host) List(ctx context.Context) ([]driver.Machine, error) {
 	var all []driver.Machine
 	for _, m := range h.all() {
 		if seen, ok := m.look(ctx); ok {
@@ -219,14 +256,14 @@ func (h *Host) List(ctx context.Context) ([]driver.Machine, error) {
 }
 
 // all returns the machines that are kept, in order of ID.
-func (h *Host) all() []*machine {
+func (h *host) all() []*machine {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.SortedFunc(maps.Values(h.machines), func(a, b *machine) int { return cmp.Compare(a.id, b.id) })
 }
 
 // load reads every machine's record and removes what a crash left half done.
-func (h *Host) load() error {
+func (h *host) load() error {
 	entries, err := os.ReadDir(h.cfg.Dir)
 	if err != nil {
 		return err
@@ -256,7 +293,7 @@ func (h *Host) load() error {
 
 // machine returns the machine of that ID, which may not be kept here, with its
 // turn taken: the caller gives it back by done.
-func (h *Host) machine(ctx context.Context, id estate.MachineID) (*machine, error) {
+func (h *host) machine(ctx context.Context, id estate.MachineID) (*machine, error) {
 	for {
 		h.mu.Lock()
 		m := h.machines[id]
@@ -279,7 +316,7 @@ func (h *Host) machine(ctx context.Context, id estate.MachineID) (*machine, erro
 }
 
 // done gives the machine's turn back, and forgets one that is not kept.
-func (h *Host) done(m *machine) {
+func (h *host) done(m *machine) {
 	h.mu.Lock()
 	if _, kept := m.record(); !kept {
 		delete(h.machines, m.id)
@@ -296,7 +333,7 @@ const longest = 30 * time.Minute
 // then; what libvirt was asked goes on to its end, and the turn with it, so that
 // the next call for the machine finds it done. do is told both contexts: that of
 // the caller, for waiting, and one that outlives it.
-func (h *Host) act(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
+func (h *host) act(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
 	m, err := h.machine(ctx, id)
 	if err != nil {
 		return err
@@ -317,7 +354,7 @@ func (h *Host) act(ctx context.Context, id estate.MachineID, do func(ctx, steady
 }
 
 // actOn is act for machines that must be defined.
-func (h *Host) actOn(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
+func (h *host) actOn(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
 	return h.act(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		if !m.defined() {
 			return unknown(id)
@@ -327,7 +364,7 @@ func (h *Host) actOn(ctx context.Context, id estate.MachineID, do func(ctx, stea
 }
 
 // rest is actOn for machines that must be off.
-func (h *Host) rest(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
+func (h *host) rest(ctx context.Context, id estate.MachineID, do func(ctx, steady context.Context, m *machine) error) error {
 	return h.actOn(ctx, id, func(ctx, steady context.Context, m *machine) error {
 		if err := m.mustBe(ctx, estate.Off); err != nil {
 			return err
@@ -338,7 +375,7 @@ func (h *Host) rest(ctx context.Context, id estate.MachineID, do func(ctx, stead
 
 // lend is rest for what reads from, or writes to, something of the caller's: it
 // does not go on once the caller has gone.
-func (h *Host) lend(ctx context.Context, id estate.MachineID, do func(m *machine) error) error {
+func (h *host) lend(ctx context.Context, id estate.MachineID, do func(m *machine) error) error {
 	m, err := h.machine(ctx, id)
 	if err != nil {
 		return err
