@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +26,9 @@ const (
 	kvmWords = "console=ttyS0 quiet net.ifnames=0"
 	domWords = "console=hvc0 quiet net.ifnames=0"
 )
+
+// porterPort is where the porter listens in a host.
+const porterPort = 7000
 
 // kind is one of the two hosts that the image is.
 type kind string
@@ -90,7 +94,7 @@ func launch(ctx context.Context, k kind, image, disk, from, dir string) (*proces
 		p.cmd.Wait()
 		close(p.ended)
 	}()
-	if err := p.findPort(ctx); err != nil {
+	if p.port, err = p.findPort(ctx, porterPort); err != nil {
 		p.kill()
 		return nil, p.explain(err)
 	}
@@ -132,27 +136,41 @@ func (p *process) control(ctx context.Context) (*qmp.Client, error) {
 	}
 }
 
-// forwarded is the porter's line of "info usernet": protocol, descriptor, this
-// machine's address and port, the guest's.
-var forwarded = regexp.MustCompile(`HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+7000`)
+// forwarded is a line of "info usernet": protocol, descriptor, this machine's
+// address and port, the guest's.
+var forwarded = regexp.MustCompile(`HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)`)
 
-// findPort asks QEMU which port it took for the porter.
-func (p *process) findPort(ctx context.Context) error {
+// findPort asks QEMU which port of this machine it took for one of the host's.
+func (p *process) findPort(ctx context.Context, port int) (string, error) {
 	c, err := p.control(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer c.Close()
 	text, err := monitor(ctx, c, "info usernet")
 	if err != nil {
-		return err
+		return "", err
 	}
-	m := forwarded.FindStringSubmatch(text)
-	if m == nil {
-		return fmt.Errorf("QEMU forwards no port to the porter: %s", text)
+	for _, m := range forwarded.FindAllStringSubmatch(text, -1) {
+		if m[2] == strconv.Itoa(port) {
+			return m[1], nil
+		}
 	}
-	p.port = m[1]
-	return nil
+	return "", fmt.Errorf("QEMU forwards nothing to port %d of the host: %s", port, text)
+}
+
+// forward has QEMU forward some port of this machine to one of the host's.
+func (p *process) forward(ctx context.Context, port int) (string, error) {
+	c, err := p.control(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := monitor(ctx, c, fmt.Sprintf("hostfwd_add net tcp:127.0.0.1:0-:%d", port))
+	c.Close() // QEMU serves one client at a time
+	if err != nil || text != "" {
+		return "", fmt.Errorf("forward port %d: %s %w", port, text, err)
+	}
+	return p.findPort(ctx, port)
 }
 
 func monitor(ctx context.Context, c *qmp.Client, line string) (text string, err error) {

@@ -294,7 +294,18 @@ func (c *carried) Read(b []byte) (int, error) { return c.r.Read(b) }
 // CloseWrite says that nothing more will be written.
 func (c *carried) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
+// Expose makes a port of the host reachable from other nested hosts, and returns
+// the address that they dial.
+func (h *Host) Expose(t testing.TB, port int) string {
+	t.Helper()
+	at, err := h.forward(t.Context(), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "10.0.2.2:" + at // this machine, as QEMU's user network shows it
+}
+
 // Tiny returns the disk, raw, of a small guest that prints GUEST-UP on its
-// console, echoes every line and powers off when it is asked to. It boots with
-// GRUB for Xen, and lies on this machine.
+// console, answers every line there, has an agent, and powers off when it is
+// asked to. It boots with GRUB for Xen, and lies on this machine.
 func (h *Host) Tiny() string { return filepath.Join(h.image, "tiny.raw") }

@@ -6,7 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,47 +58,38 @@ func (h *Host) Forward(t testing.TB, network, address string) (path string) {
 type Driver struct {
 	driver.Host
 	host     *Host
-	t        testing.TB
 	provider string
 	socket   string
+	more     string // arguments of the provider's own
 	client   *remote.Client
 }
 
 // Unwrap leads to the provider's abilities.
 func (d *Driver) Unwrap() driver.Host { return d.Host }
 
-// serve is the program that opens providers inside a host, built once.
-var serve = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "serve")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "serve")
-	return path, Program(context.Background(), "consort.dev/consort/test/nested/serve", path)
-})
-
 // Provider opens a provider of ours inside the host and returns it as seen from
-// here. What it keeps lies in /srv/NAME.
-func (h *Host) Provider(t testing.TB, name string) *Driver {
+// here. What it keeps lies in /srv/NAME. See the program serve for its own
+// arguments.
+func (h *Host) Provider(t testing.TB, name string, args ...string) *Driver {
 	t.Helper()
-	program, err := serve()
-	if err != nil {
+	program := filepath.Join(t.TempDir(), "serve")
+	if err := Program(t.Context(), "consort.dev/consort/test/nested/serve", program); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Put(t.Context(), program, "/usr/local/bin/serve", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := &Driver{host: h, t: t, provider: name, socket: h.Forward(t, "unix", "/run/"+name+".sock")}
+	d := &Driver{host: h, provider: name, socket: h.Forward(t, "unix", "/run/"+name+".sock"), more: strings.Join(args, " ")}
 	if err := d.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.client.Close)
+	t.Cleanup(func() { d.client.Close() })
 	return d
 }
 
 // begin starts the provider's process and connects to it.
 func (d *Driver) begin(ctx context.Context) error {
-	line := fmt.Sprintf("setsid serve %[1]s /srv/%[1]s /run/%[1]s.sock > /run/%[1]s.log 2>&1 < /dev/null & echo $! > /run/%[1]s.pid", d.provider)
+	line := fmt.Sprintf("setsid serve %[1]s /srv/%[1]s /run/%[1]s.sock %[2]s > /run/%[1]s.log 2>&1 < /dev/null & echo $! > /run/%[1]s.pid", d.provider, d.more)
 	if _, err := d.host.Run(ctx, nil, "sh", "-c", line); err != nil {
 		return err
 	}

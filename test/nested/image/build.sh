@@ -14,7 +14,7 @@ root=$out/root
 packages=linux-image-amd64,linux-image-cloud-amd64,busybox-static,kmod,udev,iproute2,procps,e2fsprogs
 packages+=,xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-utils-common,xenstore-utils,grub-xen-host,qemu-system-xen
 packages+=,libvirt-daemon,libvirt-daemon-driver-xen,libvirt-daemon-driver-qemu,libvirt-daemon-system-sysv,libvirt-clients
-packages+=,qemu-system-x86,qemu-utils
+packages+=,qemu-system-x86,qemu-utils,qemu-guest-agent
 mmdebstrap --quiet --mode=root --variant=minbase --architectures=amd64 --include="$packages" \
 	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -65,16 +65,21 @@ I
 chmod 755 "$out/initrd.d/init"
 pack "$out/initrd.d" "$out/initrd"
 
-# The small guest: a disk that GRUB finds its way on, a kernel, and busybox.
+# The small guest: a disk that GRUB finds its way on, a kernel, busybox and the
+# agent.
 mkdir -p "$out/tiny.d/boot/grub"
 cp "$root/boot/vmlinuz-$cloud" "$out/tiny.d/boot/vmlinuz"
 first "$out/tiny.init"
 cp "$here/tiny-init.sh" "$out/tiny.init/init"
 printf '#!/bin/sh\nexec /bin/busybox poweroff -f\n' > "$out/tiny.init/sbin/poweroff"
 chmod 755 "$out/tiny.init/init" "$out/tiny.init/sbin/poweroff"
+for f in /usr/sbin/qemu-ga $(chroot "$root" ldd /usr/sbin/qemu-ga | grep -o '/[^ ]*'); do
+	mkdir -p "$out/tiny.init$(dirname "$f")"
+	cp -L "$root$f" "$out/tiny.init$f"
+done
 pack "$out/tiny.init" "$out/tiny.d/boot/initrd"
 printf 'linux /boot/vmlinuz console=hvc0 quiet\ninitrd /boot/initrd\nboot\n' > "$out/tiny.d/boot/grub/grub.cfg"
-truncate -s 24M "$out/tiny.raw"
+truncate -s 32M "$out/tiny.raw"
 mkfs.ext4 -q -F -O '^has_journal,^metadata_csum,^64bit' -m 0 -d "$out/tiny.d" "$out/tiny.raw"
 
 # Of the modules only those are kept that a host uses.

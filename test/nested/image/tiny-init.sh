@@ -1,10 +1,17 @@
 #!/bin/sh
 # The small guest: it says that it is up, answers every line on its console,
-# and goes when its hypervisor asks it to.
-export PATH=/bin
+# has an agent, and goes when its hypervisor asks it to.
+export PATH=/bin:/sbin:/usr/sbin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mkdir -p /run /tmp
+if [ -e /sys/bus/xen/devices/console-1 ]; then
+	while :; do
+		qemu-ga --statedir=/run --method=isa-serial --path=/dev/hvc1
+		sleep 1
+	done > /dev/null 2>&1 &
+fi
 exec < /dev/console > /dev/console 2>&1
 echo "GUEST-UP $(cat /sys/hypervisor/type 2>/dev/null)"
 while :; do

@@ -1,9 +1,12 @@
 // Serve opens a hypervisor provider inside a nested host and serves it on a
 // socket there, so that a test outside can hold it to the contract:
 //
-//	serve PROVIDER DIR SOCKET
+//	serve PROVIDER DIR SOCKET [LISTEN PEER]
+//	serve probe
 //
-// DIR is where the provider keeps what it keeps.
+// DIR is where the provider keeps what it keeps; at LISTEN running machines come
+// in, which other hosts reach as PEER. The second form tries the processor's
+// virtualisation, in a process of its own.
 package main
 
 import (
@@ -16,15 +19,23 @@ import (
 	"syscall"
 
 	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/libvirt"
 	"consort.dev/consort/hypervisor/remote"
 	"consort.dev/consort/hypervisor/xen"
 	"consort.dev/consort/internal/kvmprobe"
 )
 
 // providers opens each kind of hypervisor that a nested host can be.
-var providers = map[string]func(ctx context.Context, dir string) (driver.Host, error){
-	"xen": func(ctx context.Context, dir string) (driver.Host, error) {
-		return xen.Open(ctx, xen.Config{Dir: filepath.Join(dir, "machines"), RunDir: filepath.Join(dir, "run")})
+var providers = map[string]func(ctx context.Context, dir, listen, peer string) (driver.Host, error){
+	"xen": func(ctx context.Context, dir, listen, peer string) (driver.Host, error) {
+		return xen.Open(ctx, xen.Config{Dir: filepath.Join(dir, "machines"), RunDir: filepath.Join(dir, "run"), Listen: listen, Peer: peer})
+	},
+	"libvirt": func(ctx context.Context, dir, _, peer string) (driver.Host, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		return libvirt.Open(ctx, libvirt.Config{Dir: filepath.Join(dir, "machines"), Peer: peer, Probe: []string{self, "probe"}})
 	},
 }
 
@@ -39,12 +50,13 @@ func run(args []string) error {
 	if len(args) == 1 && args[0] == "probe" {
 		return kvmprobe.Child()
 	}
-	if len(args) != 3 || providers[args[0]] == nil {
-		return fmt.Errorf("usage: serve PROVIDER DIR SOCKET")
+	if len(args) != 3 && len(args) != 5 || providers[args[0]] == nil {
+		return fmt.Errorf("usage: serve PROVIDER DIR SOCKET [LISTEN PEER]")
 	}
+	args = append(args, "", "")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	h, err := providers[args[0]](ctx, args[1])
+	h, err := providers[args[0]](ctx, args[1], args[3], args[4])
 	if err != nil {
 		return err
 	}
