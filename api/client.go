@@ -40,13 +40,17 @@ type Client struct {
 	dials func(ctx context.Context) (net.Conn, error)
 }
 
+// goneAfter is how long a connection may get no acknowledgement of what it
+// sent: a link that is cut for less goes on where it was.
+const goneAfter = 30 * time.Second
+
 // NewClient returns a client. Nothing is dialled yet.
 func NewClient(opts Options) (*Client, error) {
 	if opts.Agent == "" {
 		opts.Agent = "consort"
 	}
 	c := &Client{opts: opts}
-	var d net.Dialer
+	d := net.Dialer{Control: giveUp}
 	dial := d.DialContext
 	if path, ok := socketPath(opts.Server); ok {
 		c.base = &url.URL{Scheme: "http", Host: "localhost"}
@@ -90,9 +94,9 @@ func (c *Client) dialTCP(ctx context.Context) (net.Conn, error) {
 		port := map[string]string{"http": "80", "https": "443"}[c.base.Scheme]
 		host = net.JoinHostPort(c.base.Hostname(), port)
 	}
+	plain := net.Dialer{Control: giveUp}
 	if c.base.Scheme == "http" {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", host)
+		return plain.DialContext(ctx, "tcp", host)
 	}
 	conf := &tls.Config{}
 	if c.opts.TLS != nil {
@@ -102,7 +106,7 @@ func (c *Client) dialTCP(ctx context.Context) (net.Conn, error) {
 		conf.ServerName = c.base.Hostname()
 	}
 	conf.NextProtos = []string{"http/1.1"} // an Upgrade needs it
-	d := tls.Dialer{Config: conf}
+	d := tls.Dialer{NetDialer: &plain, Config: conf}
 	return d.DialContext(ctx, "tcp", host)
 }
 

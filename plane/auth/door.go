@@ -94,7 +94,12 @@ func (d *Door) Handler(next http.Handler) http.Handler {
 		case ok && presented(r):
 			// Noted before it is asked whether the certificate is still good: one
 			// that ends in between is closed by Run or refused by Authenticate.
-			d.note(v, serialOf(r.TLS.VerifiedChains[0][0]))
+			cert := r.TLS.VerifiedChains[0][0]
+			d.note(v, serialOf(cert))
+			if d.auth.Now().After(cert.NotAfter.Add(-d.auth.AgentLife / 10)) {
+				// An agent that has a newer one comes back with it before this ends.
+				w.Header().Set("Connection", "close")
+			}
 		case r.URL.Path != api.EnrolPath:
 			d.auth.problem(w, r, fault.Unauthenticated.Errorf("agents come here with their certificate: join first with 'consort agent --join'"))
 			return
