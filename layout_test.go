@@ -94,6 +94,7 @@ var home = map[string]string{
 	"github.com/go-webauthn":             "plane/auth",
 	"github.com/erofs/go-erofs":          "application/stream",
 	"golang.org/x/crypto/argon2":         "plane/auth",
+	"github.com/Azure/go-ntlmssp":        "hypervisor/hyperv",
 	"go.uber.org/zap":                    "plane/store/etcd",
 	"github.com/digitalocean/go-libvirt": "internal/virtrpc",
 	"libvirt.org/go/libvirtxml":          "hypervisor/libvirt hypervisor/xen",

@@ -18,6 +18,7 @@ import (
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor"
 	hvdriver "consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/hyperv"
 	"consort.dev/consort/hypervisor/qemu"
 	"consort.dev/consort/hypervisor/remote"
 	"consort.dev/consort/hypervisor/vsphere"
@@ -58,6 +59,9 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 		return xen.Open(ctx, xen.Config{
 			Dir: filepath.Join(at.dir, "machines"), RunDir: filepath.Join(at.run, "m"), Endpoint: at.endpoint,
 		})
+	},
+	"hyperv": func(ctx context.Context, at site) (hvdriver.Host, error) {
+		return hyperv.Open(ctx, hyperv.Config{Endpoint: at.endpoint, Credentials: at.credentials, Dir: at.dir})
 	},
 	"vsphere": func(ctx context.Context, at site) (hvdriver.Host, error) {
 		return vsphere.Open(ctx, vsphere.Config{Endpoint: at.endpoint, Credentials: at.credentials, Dir: at.dir})
