@@ -53,7 +53,7 @@ type Description struct {
 	Because      string   // why that accelerator, one sentence
 	GuestTypes   []string // the types of guest it can make, the usual one first; empty where there is one only
 	Capacity     estate.Capacity
-	Capabilities []estate.CapabilityReport // each once, or once for each type of guest
+	Capabilities []estate.CapabilityReport // each once, or once for each type of guest; without evidence, which is not the host's to claim
 }
 
 // Machine is a machine as its host has it.

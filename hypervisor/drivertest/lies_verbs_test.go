@@ -210,6 +210,12 @@ var verbLies = map[string]lie{
 			return err
 		}
 	},
+	"CapabilitiesClaimNoEvidence": func(l *liar, _ *Bench) {
+		l.describe = func(d driver.Description) driver.Description {
+			d.Capabilities[0].Evidence = estate.Verified
+			return d
+		}
+	},
 	"CapabilitiesAreNamedOnce": func(l *liar, _ *Bench) {
 		l.describe = func(d driver.Description) driver.Description {
 			d.Capabilities = append(d.Capabilities, d.Capabilities[0])

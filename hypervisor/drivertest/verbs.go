@@ -22,6 +22,7 @@ var verbs = []promise{
 	{name: "DeclaredIsImplemented", asks: true, keeps: declaredIsImplemented},
 	{name: "ImplementedIsDeclared", asks: true, keeps: implementedIsDeclared},
 	{name: "AbsenceHasAReason", asks: true, keeps: absenceHasAReason},
+	{name: "CapabilitiesClaimNoEvidence", asks: true, keeps: capabilitiesClaimNoEvidence},
 	{name: "CapabilitiesAreNamedOnce", asks: true, keeps: capabilitiesAreNamedOnce},
 	{name: "CapabilitiesAreOfItsGuestTypes", asks: true, keeps: capabilitiesAreOfItsGuestTypes},
 	{name: "CanceledReturns", keeps: canceledReturns},
@@ -105,6 +106,16 @@ func absenceHasAReason(ctx context.Context, b Bench) error {
 	for _, c := range d.Capabilities {
 		if !c.Has && c.Reason == "" {
 			return fmt.Errorf("the host lacks %q and does not say why", c.Name)
+		}
+	}
+	return err
+}
+
+func capabilitiesClaimNoEvidence(ctx context.Context, b Bench) error {
+	d, err := b.Host.Describe(ctx)
+	for _, c := range d.Capabilities {
+		if c.Evidence != "" {
+			return fmt.Errorf("the host says itself that %q is %s", c.Name, c.Evidence)
 		}
 	}
 	return err

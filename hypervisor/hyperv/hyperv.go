@@ -176,7 +176,7 @@ func capabilities() []estate.CapabilityReport {
 		if weaker != "" {
 			reason += "; " + weaker
 		}
-		return estate.CapabilityReport{Name: c, Has: true, Value: value, Reason: reason, Evidence: estate.Declared}
+		return estate.CapabilityReport{Name: c, Has: true, Value: value, Reason: reason}
 	}
 	lacks := func(c estate.Capability, reason string) estate.CapabilityReport {
 		return estate.CapabilityReport{Name: c, Reason: reason}
