@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,7 @@ type machine struct {
 	defined bool
 	rec     record
 	control *qmp.Client // nil while not connected
+	peer    int         // the process at its other end
 	agent   *qga.Client
 	console *console // the last one opened; nil before
 }
@@ -167,7 +169,17 @@ func (m *machine) connect(ctx context.Context) error {
 	if lives, err := alive(m.dir); err != nil || !lives {
 		return errors.Join(errOff, err)
 	}
-	c, err := qmp.Dial(ctx, filepath.Join(m.run, qmpSocket))
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(m.run, qmpSocket))
+	if err != nil {
+		return err
+	}
+	peer, err := peerOf(conn.(*net.UnixConn))
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	c, err := qmp.New(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -188,7 +200,7 @@ func (m *machine) connect(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.control = c
+	m.control, m.peer = c, peer
 	m.host.news.tell(m.id)
 	go m.awaitPowerOff(c)
 	return nil
@@ -247,18 +259,31 @@ func (m *machine) sweep() error {
 }
 
 // pid returns the number of the machine's process as the kernel knows it: who
-// listens on its control socket.
+// listens on its control socket. While somebody is connected, nobody else may
+// get through to ask, so that whom we found then is remembered.
 func (m *machine) pid() (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if m.controller() == nil {
+		conn, err := net.DialTimeout("unix", filepath.Join(m.run, qmpSocket), quitLimit)
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close()
+		return peerOf(conn.(*net.UnixConn))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peer, nil
+}
+
+// peerOf returns the process at the other end.
+func peerOf(conn *net.UnixConn) (pid int, err error) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(m.run, qmpSocket)}); err != nil {
-		return 0, err
-	}
-	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
+	var peer *unix.Ucred
+	e := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(e, err); err != nil {
 		return 0, err
 	}
 	return int(peer.Pid), nil

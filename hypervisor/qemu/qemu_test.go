@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"consort.dev/consort/estate"
 	"consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/hypervisor/drivertest"
@@ -156,6 +158,7 @@ func TestConformance(t *testing.T) {
 		h := open(t, cfg)
 		return drivertest.Bench{
 			Host: h, Base: base(t, cfg), Raw: bootSector(t), Dir: filepath.Dir(cfg.Dir),
+			Says: "K", Blind: func(_ context.Context, id estate.MachineID) (func(), error) { return blind(h.machines[id]) },
 			Reopen: func() (driver.Host, error) {
 				h.Close()
 				again, err := Open(t.Context(), cfg)
@@ -166,4 +169,18 @@ func TestConformance(t *testing.T) {
 			},
 		}
 	})
+}
+
+// blind has the machine's process stand still with nobody connected to it: it
+// lives and does not answer.
+func blind(m *machine) (see func(), err error) {
+	pid, err := m.pid()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return nil, err
+	}
+	m.disconnect()
+	return func() { unix.Kill(pid, unix.SIGCONT) }, nil
 }
