@@ -15,7 +15,7 @@ export CONSORT_TEST_CACHE := $(CACHE)
 RUN_PACKAGES := qemu-system-x86 qemu-utils ovmf mmdebstrap e2fsprogs dosfstools mtools fdisk \
 	grub-pc-bin grub-efi-amd64-bin iproute2 nftables dnsmasq-base
 TEST_PACKAGES := chromium vncsnapshot freerdp2-x11 virt-viewer xvfb imagemagick passt erofs-utils \
-	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients user-mode-linux
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

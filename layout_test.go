@@ -74,6 +74,7 @@ var mayImport = map[string]string{
 
 	// Examples are what others write: they see what others see.
 	"examples/toy-provider": "estate fault hypervisor/driver hypervisor/remote",
+	"examples/uml-provider": "estate fault hypervisor/driver hypervisor/remote guest/qga",
 
 	"web":   "",
 	"cmd/":  "*",
