@@ -19,6 +19,7 @@ import (
 	"consort.dev/consort/hypervisor"
 	hvdriver "consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/hypervisor/hyperv"
+	"consort.dev/consort/hypervisor/libvirt"
 	"consort.dev/consort/hypervisor/qemu"
 	"consort.dev/consort/hypervisor/remote"
 	"consort.dev/consort/hypervisor/vsphere"
@@ -52,6 +53,15 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 			Probe: []string{self, probeCommand},
 			// Tests and rehearsals put a wrapper here that counts starts.
 			Program: os.Getenv("CONSORT_QEMU"),
+		})
+	},
+	"libvirt": func(ctx context.Context, at site) (hvdriver.Host, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		return libvirt.Open(ctx, libvirt.Config{
+			Dir: filepath.Join(at.dir, "machines"), Endpoint: at.endpoint, Probe: []string{self, probeCommand},
 		})
 	},
 	"remote": remoteHost,

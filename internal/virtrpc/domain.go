@@ -31,6 +31,10 @@ const (
 	PMSuspended State = 7
 )
 
+// ByUser is the reason why a domain is paused that was started so, or that
+// somebody paused (virDomainPausedReason).
+const ByUser = 1
+
 // What a call works on.
 const (
 	Config = uint32(2) // the definition
@@ -131,6 +135,19 @@ func (c *Client) Create(ctx context.Context, uuid string) error {
 		_, err := l.DomainCreateWithFlags(d, 0)
 		return err
 	})
+}
+
+// CreatePaused is Create, with the guest halted before its first instruction.
+func (c *Client) CreatePaused(ctx context.Context, uuid string) error {
+	return on(ctx, c, uuid, "start the domain", func(l *lv.Libvirt, d lv.Domain) error {
+		_, err := l.DomainCreateWithFlags(d, uint32(lv.DomainStartPaused))
+		return err
+	})
+}
+
+// Resume lets a halted guest go on.
+func (c *Client) Resume(ctx context.Context, uuid string) error {
+	return on(ctx, c, uuid, "resume the domain", func(l *lv.Libvirt, d lv.Domain) error { return l.DomainResume(d) })
 }
 
 // Destroy pulls the plug.

@@ -1,8 +1,11 @@
 package virtrpc
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -30,7 +33,7 @@ func (c *Client) Console(ctx context.Context, uuid, device string) (io.ReadWrite
 	}
 	con := &console{}
 	con.r, con.w = io.Pipe()
-	l, err := c.open(ctx, nil, con)
+	l, err := c.open(ctx, func(w *wire) { w.console = con })
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +87,35 @@ func (c *console) Close() error {
 	return c.wire.Close()
 }
 
+// Graphics opens a running domain's screen, the first for index 0, as a client
+// of its own that needs no password. The daemon hands over one end of a pair of
+// sockets, so its host must be ours and its endpoint a unix socket.
+func (c *Client) Graphics(ctx context.Context, uuid string, index int) (net.Conn, error) {
+	d, err := domain(uuid)
+	if err != nil {
+		return nil, err
+	}
+	passed := make(chan *os.File, 1)
+	l, err := c.open(ctx, func(w *wire) { w.file = passed })
+	if err != nil {
+		return nil, err
+	}
+	defer l.wire.Close()
+	_, err = await(ctx, l.wire, func() (struct{}, error) {
+		return struct{}{}, l.lib.DomainOpenGraphicsFd(d, uint32(index), lv.DomainOpenGraphicsSkipauth)
+	})
+	if e := refused(err); e != nil {
+		return nil, e.kind().Errorf("open the screen: %w", e)
+	}
+	select {
+	case f := <-passed:
+		defer f.Close()
+		return net.FileConn(f)
+	default:
+		return nil, fault.Unavailable.Errorf("open the screen: the daemon passed none: %w", cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+}
+
 // lifecycleEvent is VIR_DOMAIN_EVENT_ID_LIFECYCLE.
 const lifecycleEvent = 0
 
@@ -109,7 +141,7 @@ func (c *Client) Watch(ctx context.Context, changed func(uuid string)) error {
 		default:
 		}
 	}
-	l, err := c.open(ctx, event, nil)
+	l, err := c.open(ctx, func(w *wire) { w.event = event })
 	if err != nil {
 		return over(ctx, err)
 	}

@@ -100,7 +100,7 @@ func (c *Client) current(ctx context.Context) (l *link, fresh bool, err error) {
 	if l, err = c.alive(); l != nil || err != nil {
 		return l, false, err
 	}
-	if l, err = c.open(ctx, nil, nil); err != nil {
+	if l, err = c.open(ctx, func(*wire) {}); err != nil {
 		return nil, false, err
 	}
 	go l.wire.keepAlive(pingEvery, silence)
@@ -132,8 +132,8 @@ func (c *Client) alive() (*link, error) {
 	return c.live, nil
 }
 
-// open makes a connection.
-func (c *Client) open(ctx context.Context, event func(string), con *console) (*link, error) {
+// open makes a connection; prepare says what its wire is to do besides.
+func (c *Client) open(ctx context.Context, prepare func(*wire)) (*link, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (c *Client) open(ctx context.Context, event func(string), con *console) (*l
 		return nil, fault.Unavailable.Errorf("reach the daemon: %w", err)
 	}
 	w := newWire(conn)
-	w.event, w.console = event, con
+	prepare(w)
 	l := &link{lib: lv.NewWithDialer(dialers.NewAlreadyConnected(w)), wire: w}
 	_, err = await(ctx, w, func() (struct{}, error) { return struct{}{}, l.lib.ConnectToURI(lv.ConnectURI(c.uri)) })
 	if err != nil {

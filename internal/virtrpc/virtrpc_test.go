@@ -233,7 +233,7 @@ func TestASilentDaemonIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := New(dial, double).open(t.Context(), nil, nil)
+	l, err := New(dial, double).open(t.Context(), func(*wire) {})
 	if err != nil {
 		t.Fatal(err)
 	}

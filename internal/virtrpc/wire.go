@@ -3,12 +3,16 @@ package virtrpc
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What of the protocol we speak ourselves (src/rpc/virnetprotocol.x,
@@ -28,6 +32,7 @@ const (
 	typeReply   = 1
 	typeMessage = 2
 	typeStream  = 3
+	typeFiles   = 5 // a reply after which open files come
 
 	statusOK       = 0
 	statusError    = 1
@@ -77,6 +82,7 @@ type wire struct {
 
 	event   func(uuid string) // set before the first read, as all that follows
 	console *console
+	file    chan *os.File // takes what a reply brings; nil where none is asked for
 
 	mu   sync.Mutex
 	left int // bytes of a packet that the module has written in part
@@ -129,7 +135,53 @@ func (w *wire) next() ([]byte, error) {
 		return nil, err
 	}
 	w.seen.Store(time.Now().UnixNano())
+	if parseHead(packet).kind == typeFiles {
+		return w.withFiles(packet)
+	}
 	return packet, nil
+}
+
+// withFiles takes up the files that follow a reply, each with a byte of its own,
+// and returns it as one that brings none. Their number leads its payload.
+func (w *wire) withFiles(packet []byte) ([]byte, error) {
+	conn, local := w.Conn.(*net.UnixConn)
+	if !local || len(packet) < headSize+4 {
+		return nil, fmt.Errorf("files came on a connection that carries none")
+	}
+	for range binary.BigEndian.Uint32(packet[headSize:]) {
+		var one [1]byte
+		space := make([]byte, unix.CmsgSpace(4))
+		n, length, _, _, err := conn.ReadMsgUnix(one[:], space)
+		if err != nil || n == 0 {
+			return nil, errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		messages, err := unix.ParseSocketControlMessage(space[:length])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			fds, err := unix.ParseUnixRights(&m)
+			if err != nil {
+				return nil, err
+			}
+			for _, fd := range fds {
+				w.keep(os.NewFile(uintptr(fd), "passed"))
+			}
+		}
+	}
+	be := binary.BigEndian
+	packet = append(packet[:headSize], packet[headSize+4:]...)
+	be.PutUint32(packet, uint32(len(packet)))
+	be.PutUint32(packet[16:], typeReply)
+	return packet, nil
+}
+
+func (w *wire) keep(f *os.File) {
+	select {
+	case w.file <- f: // a nil channel takes nothing
+	default:
+		f.Close()
+	}
 }
 
 // forModule reports whether the module is to see the packet.

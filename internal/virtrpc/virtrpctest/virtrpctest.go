@@ -70,7 +70,7 @@ func Start(t testing.TB) *Daemon {
 		d.env = append(d.env, "XDG_CONFIG_HOME="+dir+"/cfg", "XDG_DATA_HOME="+dir+"/data", "XDG_CACHE_HOME="+d.cache, "XDG_RUNTIME_DIR="+dir+"/run")
 	}
 	d.configure(t)
-	d.spawn(t, logProgram)
+	d.spawn(t, logProgram, "-p", d.Dir+"/log.pid")
 	t.Cleanup(d.killDomains)
 	d.reap(t)
 	d.Restart(t)
@@ -127,7 +127,7 @@ func (d *Daemon) Restart(t testing.TB) {
 	t.Helper()
 	d.Kill()
 	os.Remove(d.Socket)
-	d.cmd = d.spawn(t, daemonProgram, "--listen", "-f", d.Dir+"/cfg/libvirt/libvirtd.conf")
+	d.cmd = d.spawn(t, daemonProgram, "--listen", "-p", d.Dir+"/daemon.pid", "-f", d.Dir+"/cfg/libvirt/libvirtd.conf")
 	for end := time.Now().Add(startLimit); ; {
 		conn, err := net.Dial("unix", d.Socket)
 		if err == nil {
