@@ -76,6 +76,9 @@ const (
 	nobody = estate.MachineID("ffffffff-ffff-4fff-8fff-ffffffffffff")
 )
 
+// Scratch returns the IDs of the machines that the suite makes, and deletes.
+func Scratch() []estate.MachineID { return []estate.MachineID{first, second, third} }
+
 // diskSize is that of every disk the suite makes.
 const diskSize = 2 * estate.MiB
 

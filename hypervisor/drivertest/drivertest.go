@@ -145,7 +145,7 @@ func (p promise) possible(ctx context.Context, b Bench) error {
 func (b Bench) clean(ctx context.Context) error {
 	var errs []error
 	for _, h := range []driver.Host{b.Host, b.Other} {
-		for _, id := range []estate.MachineID{first, second, third} {
+		for _, id := range Scratch() {
 			if h != nil {
 				errs = append(errs, h.Delete(ctx, id))
 			}
