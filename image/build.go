@@ -64,7 +64,8 @@ type build struct {
 
 	from, to int // percent at which the current phase begins and ends
 	work     estate.Work
-	release  string // of the kernel
+	release  string   // of the kernel
+	boots    []string // the hardware that it boots on
 	packages int
 	record   Record
 }
@@ -191,8 +192,10 @@ func (b *build) keep(ctx context.Context) error {
 		return err
 	}
 	b.advance(0.5)
+	guest := b.recipe.Guest
+	guest.Drivers = b.boots
 	b.record, err = b.draft.Commit(ctx, qcow2, Record{
-		Kind: KindImage, Format: estate.QCOW2, Size: b.size(), Guest: b.recipe.Guest,
+		Kind: KindImage, Format: estate.QCOW2, Size: b.size(), Guest: guest,
 		Suite: b.recipe.Suite, Packages: b.packages, Recipe: b.key,
 	})
 	if err != nil {

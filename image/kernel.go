@@ -73,6 +73,9 @@ func (b *build) installKernel(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.boots, err = all.platforms(); err != nil {
+		return err
+	}
 	return writeInitramfs(b.path("boot/initrd.img"), all, b.path("usr/bin/busybox"))
 }
 

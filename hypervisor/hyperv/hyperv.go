@@ -190,6 +190,7 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanSurvey, "", ""),
 		has(estate.CanNetwork, "name", "the operator makes the virtual switch"),
 		has(estate.CanOutliveUs, "", ""),
+		has(estate.NeedsDrivers, "vmbus", ""),
 		lacks(estate.CanDisplay, "Hyper-V offers its console only through its own RDP port 2179; serve the desktop from the guest"),
 		lacks(estate.CanConsole, "a serial port is a named pipe that only the host itself can open"),
 		lacks(estate.CanGuest, "Hyper-V runs no commands in a Linux guest: its guest service copies files only, and PowerShell Direct is for Windows with its own credentials"),

@@ -235,7 +235,7 @@ func (h *Host) capabilities(cpu string) []estate.CapabilityReport {
 	}
 	return []estate.CapabilityReport{
 		has(estate.CanDisplay, "rfb"), has(estate.CanHotplug, ""), has(estate.CanGuest, ""), has(estate.CanTransfer, ""),
-		network, has(estate.CanOutliveUs, ""), has(estate.CanSnapshot, ""), has(estate.CanSave, ""), has(estate.CanResize, ""),
+		network, has(estate.CanOutliveUs, ""), has(estate.NeedsDrivers, "virtio"), has(estate.CanSnapshot, ""), has(estate.CanSave, ""), has(estate.CanResize, ""),
 		move, has(estate.CanMeasure, ""), has(estate.CanConsole, ""), has(estate.CanWatch, ""), has(estate.CanSurvey, ""),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
 		lacks(estate.CanInstant, "not built yet"),

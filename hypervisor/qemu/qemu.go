@@ -226,6 +226,7 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanTransfer, ""),
 		has(estate.CanNetwork, "tap"),
 		has(estate.CanOutliveUs, ""),
+		has(estate.NeedsDrivers, "virtio"),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
 		has(estate.CanSnapshot, ""),
 		lacks(estate.CanInstant, "not built yet"),

@@ -214,6 +214,7 @@ func (h *host) capabilities() []estate.CapabilityReport {
 		has(estate.CanTransfer, ""),
 		network,
 		has(estate.CanOutliveUs, ""),
+		has(estate.NeedsDrivers, "xenbus"),
 		has(estate.CanSnapshot, ""),
 		has(estate.CanSave, ""),
 		has(estate.CanResize, ""),

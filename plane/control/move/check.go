@@ -330,25 +330,33 @@ func (t *trip) reselect(order *estate.MoveOrder, way string) []string {
 }
 
 // guestObstacles says what the machine's system lacks to run on the hypervisor,
-// as far as its image tells. It is looked at before anything is carried.
+// as far as its image tells. It is looked at before anything is carried. What
+// the system runs on today is not asked for.
 func (t *trip) guestObstacles(to *estate.Hypervisor) []string {
-	need := to.Status.CanFor(t.machine.Spec.Hardware.GuestType, estate.NeedsDrivers)
-	if need.Value == "" {
-		return nil
+	gt := t.machine.Spec.Hardware.GuestType
+	var today string
+	if from := t.stock.hypervisor(t.machine.Spec.Hypervisor); from != nil {
+		today = from.Status.CanFor(gt, estate.NeedsDrivers).Value
+	}
+	var need []string
+	for _, n := range strings.Fields(to.Status.CanFor(gt, estate.NeedsDrivers).Value) {
+		if !slices.Contains(strings.Fields(today), n) {
+			need = append(need, n)
+		}
 	}
 	var all []string
 	for _, d := range t.machine.Spec.Hardware.Disks {
-		if d.Volume != "" {
+		if len(need) == 0 || d.Volume != "" {
 			continue
 		}
 		img := t.stock.image(d.Image)
 		if img == nil || len(img.Status.Guest.Drivers) == 0 {
-			all = append(all, fmt.Sprintf("it is not known whether the system on disk %s has the drivers that %s needs (%s); move with --force all the same", d.Name, to.Metadata.Name, need.Value))
+			all = append(all, fmt.Sprintf("it is not known whether the system on disk %s has the drivers that %s needs (%s); move with --force all the same", d.Name, to.Metadata.Name, strings.Join(need, ", ")))
 			continue
 		}
-		for _, n := range strings.Fields(need.Value) {
+		for _, n := range need {
 			if !slices.Contains(img.Status.Guest.Drivers, n) {
-				all = append(all, fmt.Sprintf("image %s has no %s drivers for its first disk and its network card, %s needs them: build it with them, or move with --force", img.Metadata.Name, n, to.Metadata.Name))
+				all = append(all, fmt.Sprintf("image %s has no %s drivers for its disk and its network card, %s needs them: build it with them, or move with --force", img.Metadata.Name, n, to.Metadata.Name))
 			}
 		}
 	}
