@@ -46,7 +46,7 @@ check: web ## formatting, vet, layout, generated files: under a minute when warm
 	@cd web && npm run --silent check
 
 # The suite that hypervisors are held to, and what it runs on.
-HYPERVISOR_TESTS := ./hypervisor/... ./examples/... ./test/nested/...
+HYPERVISOR_TESTS := ./hypervisor/... ./examples/... ./test/nested/... ./test/fleet/...
 RESULTS := $(CACHE)/results
 
 test: deps test-deps web ## every test with real parts, but for those of test-hypervisors
@@ -78,9 +78,13 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 soak: deps test-deps web ## kill consort at 60 moments of a desktop's life
 	@CONSORT_KILLS=50 $(GOTEST) ./test -run TestKillAtAnyMoment -v -timeout 60m
 	@CONSORT_KILLS=10 $(GOTEST) ./test -run TestKillWhileLayersComeAndGo -v -timeout 60m
+	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -v -timeout 180m
 
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone
 	@go run ./bench/connect -cache $(CACHE)
+
+bench-matrix: deps test-deps web build ## hypervisors of every vendor that is real here, against each other
+	@CONSORT_HYPERVISORS=1 $(GOTEST) ./test/fleet -run TestMatrix -count=1 -v -timeout 180m -args -matrix $(CURDIR)/bench/results/matrix.json -program $(CURDIR)/bin/consort-bench
 
 # ---- what the machine needs
 
@@ -103,4 +107,4 @@ endef
 clean: ## remove what was built here; estates and caches stay
 	@rm -rf bin web/dist/assets web/dist/index.html
 
-.PHONY: help run build web check test test-hypervisors drivers test-short race fuzz soak bench-connect deps test-deps clean
+.PHONY: help run build web check test test-hypervisors drivers test-short race fuzz soak bench-connect bench-matrix deps test-deps clean
