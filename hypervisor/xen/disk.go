@@ -262,11 +262,9 @@ func (h *host) DropSnapshot(ctx context.Context, id estate.MachineID, name strin
 
 // Snapshots implements driver.Snapshotter.
 func (h *host) Snapshots(ctx context.Context, id estate.MachineID) ([]string, error) {
-	h.mu.Lock()
-	m := h.machines[id]
-	h.mu.Unlock()
-	if m == nil || !m.defined() {
-		return nil, unknown(id)
+	m, err := h.existing(id)
+	if err != nil {
+		return nil, err
 	}
 	r, _ := m.record()
 	var names []string
