@@ -2,6 +2,7 @@ package nested
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -49,7 +50,7 @@ func (k kind) boot(image string) []string {
 }
 
 // arguments returns those of QEMU, for a host whose disk lies in dir. A saved
-// state fits no others, so they are part of the name under which it is kept.
+// state fits no others.
 func (k kind) arguments(image, dir string) []string {
 	return append([]string{"-nodefaults", "-display", "none", "-no-reboot", "-machine", "pc", "-m", fmt.Sprint(memory),
 		"-accel", "tcg,thread=multi,tb-size=512",
@@ -58,6 +59,12 @@ func (k kind) arguments(image, dir string) []string {
 		"-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:7000", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-serial", "file:" + filepath.Join(dir, "console"),
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off"}, k.boot(image)...)
+}
+
+// state names the folder of the host's saved state.
+func (k kind) state() string {
+	sum := sha256.Sum256(fmt.Append(nil, k.arguments("", "")))
+	return fmt.Sprintf("saved-%s-%x", k, sum[:4])
 }
 
 // process is a running host.

@@ -23,7 +23,7 @@ import (
 //go:embed image porter
 var sources embed.FS
 
-// recipe names what the sources and the way hosts are started make.
+// recipe names what the sources make.
 func recipe() (string, error) {
 	h := sha256.New()
 	err := fs.WalkDir(sources, ".", func(name string, d fs.DirEntry, err error) error {
@@ -34,7 +34,6 @@ func recipe() (string, error) {
 		fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
 		return err
 	})
-	fmt.Fprintln(h, xen.arguments("", ""), kvm.arguments("", ""))
 	return hex.EncodeToString(h.Sum(nil))[:16], err
 }
 

@@ -62,7 +62,7 @@ func takeUp(ctx context.Context, k kind, cache, dir string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := filepath.Join(image, "saved-"+string(k))
+	state := filepath.Join(image, k.state())
 	if err := saved(ctx, k, image, state); err != nil {
 		return nil, fmt.Errorf("boot the %s host: %w", k, err)
 	}
