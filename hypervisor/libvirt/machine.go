@@ -192,7 +192,7 @@ func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory
 }
 
 // Save implements driver.Saver. The copy of the record that goes to disk with
-// the memory does not say Up, so that its next power-on is counted.
+// the memory is that of this power-on, which its number tells from the next.
 func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 	r, give, err := h.existing(ctx, id)
 	if err != nil {
@@ -203,26 +203,15 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 	if err != nil || state == virtrpc.ShutOff {
 		return err
 	}
-	if r, err = h.settle(ctx, r, false); err != nil {
+	if _, err = h.settle(ctx, r, false); err != nil {
 		return err
 	}
-	if err := h.note(ctx, r, virtrpc.Live); err != nil {
-		return err
+	if err := h.conn.Save(ctx, string(id)); err != nil {
+		if state, _, again := h.conn.State(ctx, string(id)); again != nil || state != virtrpc.ShutOff {
+			return err
+		}
 	}
-	err = h.conn.Save(ctx, string(id))
-	if err == nil {
-		return nil
-	}
-	state, _, again := h.conn.State(ctx, string(id))
-	if again == nil && state == virtrpc.ShutOff {
-		return nil
-	}
-	if again == nil && active(state) {
-		up := r
-		up.Up = true
-		err = errors.Join(err, h.note(ctx, up, virtrpc.Live))
-	}
-	return err
+	return nil
 }
 
 // forgetSaved removes saved memory, which fits the machine no more.

@@ -20,9 +20,9 @@ type movable struct{ *Host }
 
 // ticket is where a machine is to be sent, and what it will be there.
 type ticket struct {
-	To  string // the daemon, as others reach it
-	XML string // the machine's definition there
-	Up  string // the record in the copy of the running domain
+	To   string // the daemon, as others reach it
+	XML  string // the machine's definition there
+	Live string // the running domain there
 }
 
 // Arrive implements driver.Mover. The disks are there, empty, and the daemon
@@ -57,13 +57,18 @@ func (h movable) Arrive(ctx context.Context, def driver.Definition) (string, err
 	if err != nil {
 		return "", err
 	}
-	r.Def, r.Starts, r.Started = def, 1, time.Now().UTC()
+	// Its coming is a power-on that has been counted: see settle.
+	r.Def = def
+	live, err := h.domain(r)
+	if err != nil {
+		return "", err
+	}
+	r.Starts, r.Started = 1, time.Now().UTC()
 	text, err := h.domain(r)
 	if err != nil {
 		return "", err
 	}
-	r.Up = true
-	b, err := json.Marshal(ticket{To: h.cfg.Peer, XML: text, Up: "<machine>" + r.element() + "</machine>"})
+	b, err := json.Marshal(ticket{To: h.cfg.Peer, XML: text, Live: live})
 	if err != nil {
 		return "", err
 	}
@@ -94,7 +99,7 @@ func (h movable) Depart(ctx context.Context, id estate.MachineID, at string) err
 		return err
 	}
 	m := virtrpc.Migration{
-		To: to.To, Defined: to.XML, XML: to.XML,
+		To: to.To, Defined: to.XML, XML: to.Live,
 		Flags: virtrpc.MigrateLive | virtrpc.MigratePeerToPeer | virtrpc.MigratePersistDest | virtrpc.MigrateUndefineSource,
 	}
 	for i, d := range r.Def.Disks {

@@ -18,7 +18,7 @@ import (
 // larger than that of the copy, which was taken before; and since the guest has
 // not run an instruction, it cannot have powered off by itself meanwhile. A
 // power-on that others began, with virsh for instance, is counted when it is
-// first seen.
+// first seen; one after which the machine went off again before that is not.
 
 // active reports whether a domain in that state has its power on.
 func active(s virtrpc.State) bool {
@@ -56,44 +56,47 @@ func (h *Host) look(ctx context.Context, id estate.MachineID) (driver.Machine, e
 // seenOn completes a power-on that was cut short, or that others began, unless
 // somebody is at it.
 func (h *Host) seenOn(ctx context.Context, r *record, state virtrpc.State) estate.Power {
-	live, err := h.marked(ctx, r.Def.ID, virtrpc.Live)
-	if err != nil {
-		return estate.PowerUnknown
-	}
-	if !live.Up {
+	_, settled, err := h.copy(ctx, r.Def.ID)
+	if err == nil && !settled {
 		if give, ok := h.tryTake(r.Def.ID); ok {
 			defer give()
-			settled, err := h.settle(ctx, *r, false)
-			if err != nil {
-				return estate.PowerUnknown
-			}
-			*r = settled
-			return estate.On
+			*r, err = h.settle(ctx, *r, false)
+			settled = err == nil
 		}
 	}
-	if state == virtrpc.Paused && !live.Up {
+	if err != nil || state == virtrpc.Paused && !settled {
 		return estate.PowerUnknown
 	}
 	return estate.On
 }
 
+// copy returns the copy of the record that a running domain has, and whether
+// its power-on is settled. A domain that is off is fault.NotFound.
+func (h *Host) copy(ctx context.Context, id estate.MachineID) (live record, settled bool, err error) {
+	if live, err = h.marked(ctx, id, virtrpc.Live); err != nil {
+		return live, false, err
+	}
+	number, err := h.conn.Number(ctx, string(id))
+	return live, live.Up == number, err
+}
+
 // settle counts the power-on of a domain that is on and lets its guest go,
-// unless that has been done. Started says that the caller has just started it.
-// Callers hold the turn.
+// unless that has been done. Started says that the caller has just started it:
+// its number is that of memory saved before the daemon began to count anew, if
+// it is one that was settled. Callers hold the turn.
 func (h *Host) settle(ctx context.Context, r record, started bool) (record, error) {
 	id := r.Def.ID
-	live, err := h.marked(ctx, id, virtrpc.Live)
-	if errors.Is(err, fault.NotFound) {
+	live, settled, err := h.copy(ctx, id)
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Conflict) {
 		return r, fault.Busy.Errorf("machine %s has just powered off", id)
 	}
-	if err != nil || live.Up && !started {
+	if err != nil || settled && !started {
 		return r, err
 	}
-	if r, err = h.record(ctx, id); err != nil { // again, for nobody had the turn
+	if r, err = h.record(ctx, id); err != nil { // again, for it was read without the turn
 		return r, err
 	}
-	// Memory that others saved holds a copy that says Up.
-	if r.Starts == live.Starts || live.Up {
+	if r.Starts == live.Starts {
 		r.Starts, r.Started = r.Starts+1, time.Now().UTC()
 		if err := h.note(ctx, r, virtrpc.Config); err != nil {
 			return r, err
@@ -103,15 +106,21 @@ func (h *Host) settle(ctx context.Context, r record, started bool) (record, erro
 	if err != nil {
 		return r, err
 	}
-	if state == virtrpc.Paused && (started || reason == virtrpc.ByUser) {
+	if state == virtrpc.Paused && resumable(reason) {
 		if err := h.conn.Resume(ctx, string(id)); err != nil {
 			return r, err
 		}
 	}
 	up := r
-	up.Up = true
+	if up.Up, err = h.conn.Number(ctx, string(id)); err != nil {
+		return r, err
+	}
 	return r, h.note(ctx, up, virtrpc.Live)
 }
+
+// resumable reports whether a domain is paused for the reason that a start of
+// ours leaves: it is started so, or brought back from saved memory.
+func resumable(reason int) bool { return reason == virtrpc.ByUser || reason == virtrpc.Restored }
 
 // Start implements driver.Host.
 func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
@@ -125,10 +134,8 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 		return err
 	}
 	started := false
-	if !active(state) {
-		if state == virtrpc.ShutOff {
-			err = h.conn.CreatePaused(ctx, string(id))
-		}
+	if state == virtrpc.ShutOff {
+		err := h.conn.CreatePaused(ctx, string(id))
 		if started = err == nil; !started {
 			// An earlier call may have had it started since.
 			if state, _, again := h.conn.State(ctx, string(id)); again != nil || !active(state) {

@@ -53,8 +53,9 @@ type record struct {
 	Started   time.Time         // of the last of them
 
 	// Up is in the copy of a running domain, once its power-on has been counted
-	// and its guest let go.
-	Up bool `json:",omitempty"`
+	// and its guest let go: the daemon's number for that power-on. Memory that
+	// was saved may bring back a copy with another's.
+	Up int `json:",omitempty"`
 }
 
 // copied is a private disk: a file in the machine's folder.

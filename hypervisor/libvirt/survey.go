@@ -206,7 +206,9 @@ func (h *Host) Adopt(ctx context.Context, id estate.MachineID) error {
 	if _, err := h.marked(ctx, id, virtrpc.Live); !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	r.Up = true
+	if r.Up, err = h.conn.Number(ctx, string(id)); err != nil {
+		return err
+	}
 	return h.note(ctx, r, virtrpc.Live)
 }
 

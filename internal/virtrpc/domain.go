@@ -31,9 +31,12 @@ const (
 	PMSuspended State = 7
 )
 
-// ByUser is the reason why a domain is paused that was started so, or that
-// somebody paused (virDomainPausedReason).
-const ByUser = 1
+// Reasons why a domain is paused (virDomainPausedReason): somebody paused it or
+// started it so, or it was brought back from a file.
+const (
+	ByUser   = 1
+	Restored = 7 // VIR_DOMAIN_PAUSED_FROM_SNAPSHOT
+)
 
 // What a call works on.
 const (
@@ -90,6 +93,19 @@ func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 		}
 		return all, err
 	})
+}
+
+// Number returns the daemon's number for the power-on of a running domain: the
+// next one has another. One that is off is fault.Conflict.
+func (c *Client) Number(ctx context.Context, uuid string) (int, error) {
+	n, err := of(ctx, c, uuid, "ask for the domain's number", func(l *lv.Libvirt, d lv.Domain) (int, error) {
+		d, err := l.DomainLookupByUUID(d.UUID)
+		return int(d.ID), err
+	})
+	if err == nil && n < 0 {
+		err = fault.Conflict.Errorf("domain %s is off", uuid)
+	}
+	return n, err
 }
 
 // XML returns the running domain's XML where live says so, else its definition.

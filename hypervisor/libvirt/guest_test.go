@@ -1,0 +1,32 @@
+package libvirt
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"consort.dev/consort/estate"
+	"consort.dev/consort/hypervisor/driver"
+	"consort.dev/consort/hypervisor/drivertest"
+	"consort.dev/consort/internal/diskfile"
+	"consort.dev/consort/internal/virtrpc/virtrpctest"
+	"consort.dev/consort/test/guest"
+)
+
+// guestBoot is how long the guest may take under emulation on a loaded host.
+const guestBoot = 4 * time.Minute
+
+func TestConformanceWithAGuest(t *testing.T) {
+	small := guest.Small(t)
+	here, there := virtrpctest.Start(t), virtrpctest.Start(t)
+	// The machines' user may not search the folders above the image's.
+	image := driver.Content{Path: filepath.Join(here.Dir, "small"), Format: small.Format, Size: small.Size}
+	if err := diskfile.Copy(t.Context(), image.Path, small.Path); err != nil {
+		t.Fatal(err)
+	}
+	drivertest.RunOS(t, func(t *testing.T) drivertest.Bench {
+		b := bench(t, here, there)
+		b.Base, b.Raw, b.OS, b.Boot, b.Memory, b.Says = image, nil, true, guestBoot, 384*estate.MiB, ""
+		return b
+	})
+}
