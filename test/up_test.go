@@ -56,6 +56,8 @@ type here struct {
 	cmd    *exec.Cmd
 	log    *os.File
 	env    []string
+	flags  []string // of up, besides the usual
+	args   []string // of consort up, besides
 }
 
 // newHere makes the directory; run starts consort.
@@ -88,6 +90,8 @@ func (h *here) run(apply ...string) string {
 		h.Fatal(err)
 	}
 	args := []string{"up", "-v", "--state", h.dir, "--images", filepath.Join(guest.Cache(h), "images"), "--listen", "127.0.0.1:0"}
+	args = append(args, h.flags...)
+	args = append(args, h.args...)
 	for _, a := range apply {
 		args = append(args, "--apply", a)
 	}
@@ -124,25 +128,34 @@ func (h *here) tail() string {
 	return string(b[max(0, len(b)-4000):])
 }
 
-// clean removes every desktop through the API, then everything else.
-func (h *here) clean() {
+// vacate removes every desktop through the API, and waits until its machine has
+// gone.
+func (h *here) vacate() {
+	if h.cmd == nil || h.cmd.ProcessState != nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
+	desktops, _, err := api.List[estate.Desktop](ctx, h.client, api.Filter{})
+	for _, d := range desktops {
+		err = errors.Join(err, h.client.Delete(ctx, d.Ref(), api.Write{}))
+	}
+	for err == nil {
+		machines, _, e := api.List[estate.Machine](ctx, h.client, api.Filter{})
+		if err = errors.Join(e, ctx.Err()); len(machines) == 0 {
+			break
+		}
+		settle(ctx)
+	}
+	if err != nil {
+		h.Errorf("clean up: %v\n%s", err, h.tail())
+	}
+}
+
+// clean removes every desktop, then everything else.
+func (h *here) clean() {
+	h.vacate()
 	if h.cmd != nil && h.cmd.ProcessState == nil {
-		desktops, _, err := api.List[estate.Desktop](ctx, h.client, api.Filter{})
-		for _, d := range desktops {
-			err = errors.Join(err, h.client.Delete(ctx, d.Ref(), api.Write{}))
-		}
-		for err == nil {
-			machines, _, e := api.List[estate.Machine](ctx, h.client, api.Filter{})
-			if err = errors.Join(e, ctx.Err()); len(machines) == 0 {
-				break
-			}
-			settle(ctx)
-		}
-		if err != nil {
-			h.Errorf("clean up: %v\n%s", err, h.tail())
-		}
 		h.cmd.Process.Signal(os.Interrupt)
 		h.cmd.Wait()
 	}

@@ -20,6 +20,8 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/gateway"
 	"consort.dev/consort/manifest"
+	"consort.dev/consort/plane/auth"
+	"consort.dev/consort/plane/authority"
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/rpc"
 	"consort.dev/consort/plane/store"
@@ -99,7 +101,16 @@ func newHouse(atEnd func(func())) (*house, error) {
 			fakescreen.StartMachine(theirs)
 			return mine, nil
 		}})
+	ca, err := authority.Open(dir, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	badges, err := auth.New(auth.Options{Store: h.store, Now: time.Now, Random: rand.Reader, Authority: ca})
+	if err != nil {
+		return nil, err
+	}
 	server, err := rpc.New(rpc.Options{
+		Badges: badges, AgentsAt: func() string { return "https://plane.example.org:8441" },
 		Store: h.store, Auth: keys{}, Tickets: g, Calls: calls.New(rand.Reader), Gateway: g, Now: time.Now, Random: rand.Reader, Log: log,
 		Offers: api.Offers{Presentations: append(g.Offers(), estate.PresentationOffer{Name: "rdp", Protocol: "rdp", Guest: true}), Hypervisors: []estate.HypervisorOffer{{Name: "paper", Version: "1"}},
 			Deliveries: []estate.DeliveryOffer{{Name: "parcels", Agent: true, Needs: []estate.Capability{estate.CanHotplug}}}},

@@ -92,6 +92,9 @@ func (c *cli) particulars(r estate.Resource) error {
 		if err := c.capabilities(&r.Status); err != nil {
 			return err
 		}
+		for _, f := range r.Status.Fetching {
+			fmt.Fprintf(c.out, "\nFetching %s from another host: %s of %s\n", f.What, amount(f.Got), amount(f.Of))
+		}
 		return c.found(&r.Status)
 	case *estate.Operation:
 		return c.operation(r)

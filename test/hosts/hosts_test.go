@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +35,7 @@ import (
 	"consort.dev/consort/plane/rpc"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
+	"consort.dev/consort/test/island"
 )
 
 // soon bounds every wait; healed bounds how long anything may take to work
@@ -217,96 +217,14 @@ func (p *plane) machine() *estate.Machine {
 	return m
 }
 
-// place is a host in a network namespace: it reaches the plane, and nothing
-// that begins outside reaches it.
-type place struct {
-	t         *testing.T
-	ns        string // also the name of the link's end outside
-	here, far string // addresses of the two ends
-}
-
-func newPlace(t *testing.T) *place {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("makes network namespaces: not with -short")
-	}
-	if err := network.Probe(t.Context()); err != nil {
-		t.Skip(err)
-	}
-	n := os.Getpid() % 250
-	h := &place{t, fmt.Sprintf("cfar%d", os.Getpid()), fmt.Sprintf("10.98.%d.1", n), fmt.Sprintf("10.98.%d.2", n)}
-	t.Cleanup(func() {
-		_ = exec.Command("ip", "link", "del", h.ns).Run()
-		_ = exec.Command("ip", "netns", "del", h.ns).Run()
-	})
-	h.ip("netns", "add", h.ns)
-	h.ip("link", "add", h.ns, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
-	h.ip("addr", "add", h.here+"/30", "dev", h.ns)
-	h.ip("link", "set", h.ns, "up")
-	h.ip("-n", h.ns, "addr", "add", h.far+"/30", "dev", "eth0")
-	h.ip("-n", h.ns, "link", "set", "lo", "up")
-	h.ip("-n", h.ns, "link", "set", "eth0", "up")
-	return h
-}
-
-func (h *place) ip(args ...string) {
-	h.t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		h.t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-}
-
-// inside returns a command that runs in the namespace.
-func (h *place) inside(ctx context.Context, name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + h.ns, "--", name}, args...)...)
-}
-
-// close drops whatever was not begun inside.
-func (h *place) close() {
-	h.t.Helper()
-	rules := "add table inet shut; add chain inet shut in { type filter hook input priority 0; policy drop; }; " +
-		"add rule inet shut in iif lo accept; add rule inet shut in ct state established,related accept; " +
-		"add chain inet shut through { type filter hook forward priority 0; policy drop; }"
-	if out, err := h.inside(h.t.Context(), "nft", rules).CombinedOutput(); err != nil {
-		h.t.Fatalf("nft: %v: %s", err, out)
-	}
-}
-
-// reached reports whether a connection from the plane's side gets in.
-func (h *place) reached() bool {
-	l := h.listen("0.0.0.0:7777")
-	defer l.Process.Kill()
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		c, err := net.DialTimeout("tcp", h.far+":7777", 300*time.Millisecond)
-		if err == nil {
-			c.Close()
-			return true
-		}
-	}
-	return false
-}
-
-// listen answers connections in the namespace.
-func (h *place) listen(at string) *exec.Cmd {
-	h.t.Helper()
-	host, port, _ := net.SplitHostPort(at)
-	c := h.inside(h.t.Context(), "python3", "-c", fmt.Sprintf(
-		"import socket\ns=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind((%q,%s));s.listen()\nwhile True:\n c,_=s.accept();c.sendall(b'inside');c.close()", host, port))
-	if err := c.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	go c.Wait()
-	return c
-}
-
-// agent starts the agent in the namespace and returns how to kill it.
-func (h *place) agent(state, join, token string) {
+// agent starts the agent in the namespace.
+func (h *far) agent(state, join, token string) {
 	h.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c := h.inside(context.Background(), self)
+	c := h.Inside(self)
 	log, err := os.Create(filepath.Join(state, "log"))
 	if err != nil {
 		h.t.Fatal(err)
@@ -338,26 +256,18 @@ func (h *place) agent(state, join, token string) {
 // with a machine on it.
 type far struct {
 	*plane
-	*place
+	*island.Place
 	layer estate.Digest
 }
 
 func newFar(t *testing.T) *far {
 	t.Helper()
-	h := newPlace(t)
-	if !h.reached() {
-		t.Fatal("the host cannot be reached even before it was shut: that would prove nothing")
-	}
-	h.close()
-	if h.reached() {
-		t.Fatal("the host can be reached from outside")
-	}
-	p := newPlane(t, h.here+":0", 0)
-	f := &far{plane: p, place: h}
+	place := island.New(t)
+	f := &far{plane: newPlane(t, place.Here+":0", 0), Place: place}
 	f.near()
 	state := t.TempDir()
-	h.agent(state, "https://"+p.at, p.token("far"))
-	took := p.until("far has joined", soon, func() bool { return p.joined("far") })
+	f.agent(state, "https://"+f.at, f.token("far"))
+	took := f.until("far has joined", soon, func() bool { return f.joined("far") })
 	t.Logf("joined after %s", took)
 	f.order(state)
 	return f
@@ -365,7 +275,7 @@ func newFar(t *testing.T) *far {
 
 // near starts a host in this process that has an image and a layer.
 func (f *far) near() {
-	t, p := f.place.t, f.plane
+	t, p := f.t, f.plane
 	state := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	b, err := badge.Join(ctx, state, "https://"+p.at, p.token("near"), time.Now)
@@ -403,7 +313,7 @@ func (f *far) near() {
 // order puts a machine on far: its system and its layer are near's, and it has
 // a network whose guest answers at a port.
 func (f *far) order(state string) {
-	t, p := f.place.t, f.plane
+	t, p := f.t, f.plane
 	ctx := t.Context()
 	img, err := store.Get[estate.Image](ctx, p.store, "p", "office")
 	p.must(err)
@@ -436,16 +346,15 @@ func (f *far) order(state string) {
 		t.Fatalf("networks of far: %q, %v", pids, err)
 	}
 	ns := strings.TrimSuffix(filepath.Base(pids[0]), ".pid")
-	f.ip("-n", ns, "addr", "add", "10.97.3.50/24", "dev", "br0")
+	f.IP("-n", ns, "addr", "add", "10.97.3.50/24", "dev", "br0")
 	lease := fmt.Sprintf("0 %s 10.97.3.50 far-desk *\n", estate.MACFor(estate.MachineID(p.machine().Metadata.UID), 0))
 	p.must(os.WriteFile(strings.TrimSuffix(pids[0], ".pid")+".leases", []byte(lease), 0o644))
-	guest := (&place{t: t, ns: ns}).listen("10.97.3.50:22")
-	t.Cleanup(func() { _ = guest.Process.Kill() })
+	island.Greet(t, ns, "10.97.3.50:22")
 }
 
 // call reaches the machine, as the gateway does.
 func (f *far) call(verb api.Verb, port int) (net.Conn, error) {
-	return f.calls.Dial(f.place.t.Context(), "far", api.Call{Verb: verb, Port: port, Machine: estate.MachineID(f.machine().Metadata.UID)})
+	return f.calls.Dial(f.t.Context(), "far", api.Call{Verb: verb, Port: port, Machine: estate.MachineID(f.machine().Metadata.UID)})
 }
 
 // screen opens the machine's display and draws its first frame.
@@ -454,7 +363,7 @@ func (f *far) screen() (*rfb.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.place.t.Cleanup(func() { conn.Close() })
+	f.t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(healed))
 	c, err := rfb.NewClient(conn, rfb.Proof{})
 	if err != nil {
@@ -472,7 +381,7 @@ func draw(c *rfb.Client) error {
 
 // works shows that a display, a forward and a layer flow.
 func (f *far) works() {
-	t := f.place.t
+	t := f.t
 	t.Helper()
 	f.until("the display is drawn", healed, func() bool {
 		_, err := f.screen()
@@ -486,7 +395,7 @@ func (f *far) works() {
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
 		said, _ := io.ReadAll(conn)
-		return string(said) == "inside"
+		return string(said) == island.Greeting
 	})
 	f.until("the layer is attached", healed, func() bool {
 		l := f.machine().Status.Layers
@@ -510,7 +419,7 @@ func TestACutLinkHealsAndTheMachineRunsOn(t *testing.T) {
 	began := f.machine().Status.Started
 
 	// A short cut is not noticed: what was sent meanwhile arrives.
-	f.ip("link", "set", f.ns, "down")
+	f.Link(false)
 	drawn := make(chan error, 1)
 	go func() { drawn <- draw(open) }()
 	select {
@@ -518,7 +427,7 @@ func TestACutLinkHealsAndTheMachineRunsOn(t *testing.T) {
 		t.Fatalf("a frame came through a cut link: %v", err)
 	case <-time.After(time.Second): // the length of the cut is the test's input
 	}
-	f.ip("link", "set", f.ns, "up")
+	f.Link(true)
 	cut := time.Now()
 	if err := <-drawn; err != nil {
 		t.Errorf("the display of before a short cut: %v", err)
@@ -526,12 +435,12 @@ func TestACutLinkHealsAndTheMachineRunsOn(t *testing.T) {
 	t.Logf("a display went on %s after a cut of a second", time.Since(cut))
 
 	// A long one costs the lease and the streams, not the machine.
-	f.ip("link", "set", f.ns, "down")
+	f.Link(false)
 	f.until("the lease has run out", soon, func() bool {
 		_, err := f.store.KV().Get(t.Context(), api.AgentLeases+"far")
 		return errors.Is(err, fault.NotFound)
 	})
-	f.ip("link", "set", f.ns, "up")
+	f.Link(true)
 	took := f.until("far is back", healed, func() bool { return f.joined("far") })
 	f.works()
 	t.Logf("back %s after a cut that cost the lease", took)
