@@ -40,7 +40,7 @@ func newHypervisor(c *cli) *cobra.Command {
 		Example: "  consort hypervisor providers",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.providers(cmd.Context()) },
 	}
-	cmd.AddCommand(list, describe, providers, newHypervisorToken(c), newHypervisorRevoke(c))
+	cmd.AddCommand(list, describe, providers, newHypervisorToken(c), newHypervisorRevoke(c), newHypervisorVerify(c))
 	return cmd
 }
 
