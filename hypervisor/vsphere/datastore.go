@@ -54,22 +54,6 @@ func inFolder(file, name string) string {
 	return p.String()
 }
 
-// task runs one of vSphere's tasks to its end.
-func (h *Host) task(ctx context.Context, t *turn, begin func(context.Context) (*object.Task, error)) (*types.TaskInfo, error) {
-	var info *types.TaskInfo
-	err := t.act(ctx, func(ctx context.Context) error {
-		task, err := begin(ctx)
-		if err == nil {
-			info, err = task.WaitForResult(ctx, nil)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err // where the wait was cut, info is still written to
-	}
-	return info, nil
-}
-
 // mkdir makes a folder and those above it.
 func (h *Host) mkdir(ctx context.Context, t *turn, rel string) error {
 	err := t.act(ctx, func(ctx context.Context) error {

@@ -107,7 +107,8 @@ func connect(ctx context.Context, e endpoint, credentials string) (*vim25.Client
 		}
 		return nil, nil, asked(err, "reach %s", e.sdk.Host)
 	}
-	l := &login{inner: c.RoundTripper, credentials: credentials, manager: session.NewManager(c)}
+	plain := *c // logs in and out without being logged in for it
+	l := &login{inner: c.RoundTripper, credentials: credentials, manager: session.NewManager(&plain)}
 	c.RoundTripper = l
 	return c, l, l.renew(ctx, 0)
 }
@@ -125,15 +126,11 @@ type login struct {
 
 // RoundTrip implements soap.RoundTripper.
 func (l *login) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
-	switch req.(type) {
-	case *methods.LoginBody, *methods.LogoutBody:
-		return l.inner.RoundTrip(ctx, req, res)
-	}
 	l.mu.Lock()
 	under := l.sessions
 	l.mu.Unlock()
 	err := l.inner.RoundTrip(ctx, req, res)
-	if _, ended := vendorFault(err).(*types.NotAuthenticated); !ended {
+	if !unheard(err, res) {
 		return err
 	}
 	if again := l.renew(ctx, under); again != nil {
@@ -141,6 +138,26 @@ func (l *login) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	}
 	reflect.ValueOf(res).Elem().SetZero() // it holds the refusal
 	return l.inner.RoundTrip(ctx, req, res)
+}
+
+// unheard reports whether a call was refused for want of a session. Reading has
+// an answer even then, in which every property is missing.
+func unheard(err error, res soap.HasFault) bool {
+	if is[*types.NotAuthenticated](err) {
+		return true
+	}
+	body, reads := res.(*methods.RetrievePropertiesExBody)
+	if err != nil || !reads || body.Res == nil || body.Res.Returnval == nil {
+		return false
+	}
+	for _, c := range body.Res.Returnval.Objects {
+		for _, m := range c.MissingSet {
+			if _, no := m.Fault.Fault.(*types.NotAuthenticated); no {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // renew logs in, unless somebody did since the session of that number.
@@ -153,6 +170,12 @@ func (l *login) renew(ctx context.Context, under int) error {
 	user, err := readCredentials(l.credentials)
 	if err != nil {
 		return err
+	}
+	// A session is refused to a client that has one, even one that it may not use.
+	if old, err := l.manager.UserSession(ctx); err == nil && old != nil {
+		if err := l.manager.Logout(ctx); err != nil {
+			return asked(err, "log out")
+		}
 	}
 	if err := l.manager.Login(ctx, user); err != nil {
 		return asked(err, "log in as the user in %s", l.credentials)

@@ -71,7 +71,12 @@ func kindOf(f types.BaseMethodFault, lost fault.Kind) fault.Kind {
 		return fault.Unauthenticated
 	case *types.NoPermission, *types.RestrictedVersion, *types.MethodDisabled:
 		return fault.Denied
-	case *types.ManagedObjectNotFound, *types.NotFound:
+	case *types.ManagedObjectNotFound:
+		if lost == fault.Unavailable {
+			return lost // it went while we asked: ask again
+		}
+		return fault.NotFound
+	case *types.NotFound:
 		return fault.NotFound
 	case *types.DuplicateName, *types.AlreadyExists, *types.FileAlreadyExists:
 		return fault.Exists

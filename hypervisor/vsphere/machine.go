@@ -19,14 +19,15 @@ import (
 // maxName is the length of a machine's name in vSphere.
 const maxName = 80
 
-// nameEscapes are the characters that vSphere keeps for itself in names.
-var nameEscapes = strings.NewReplacer("%", "%25", "/", "%2f", `\`, "%5c")
+// plain replaces the characters that vSphere keeps for itself in names. It has
+// escapes for them, which not all that speak its language know.
+var plain = strings.NewReplacer("%", "-", "/", "-", `\`, "-")
 
 // vmName is a machine's name in vSphere: what people call it, and its ID, which
 // keeps names apart and tells whose it is when nothing else can be read.
 func vmName(def driver.Definition) string {
 	tail := "(" + string(def.ID) + ")"
-	name := nameEscapes.Replace(def.Name)
+	name := plain.Replace(def.Name)
 	for len(name) > maxName-len(tail)-1 {
 		_, n := utf8.DecodeLastRuneInString(name)
 		name = name[:len(name)-n]

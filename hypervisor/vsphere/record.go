@@ -98,7 +98,7 @@ func (h *Host) owns(v *vm) bool {
 // disk, and is off.
 func (v *vm) power() estate.Power {
 	switch {
-	case v.connection != types.VirtualMachineConnectionStateConnected:
+	case v.connection != types.VirtualMachineConnectionStateConnected, v.nameOnly:
 		return estate.PowerUnknown
 	case v.state == types.VirtualMachinePowerStatePoweredOn:
 		return estate.On
@@ -274,8 +274,9 @@ func newVM(c types.ObjectContent) *vm {
 	switch {
 	case marked:
 		v.ours = v.rec.ID == v.uuid
-	case v.uuid == "" && v.connection != types.VirtualMachineConnectionStateConnected:
-		// Its configuration is out of reach; the inventory still has its name.
+	case v.uuid == "":
+		// Its configuration is out of reach, or not for us to read; the inventory
+		// still has its name.
 		v.rec.ID, v.ours = idInName(v.name)
 		v.nameOnly = v.ours
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/vmware/govmomi/vim25"
 
@@ -98,7 +97,7 @@ func (h *Host) Close() error { return h.login.close(context.Background()) }
 // and no way to migrate but RelocateVM_Task.
 func (h *Host) capabilities() []estate.CapabilityReport {
 	has := func(c estate.Capability, value, reason string) estate.CapabilityReport {
-		return estate.CapabilityReport{Name: c, Has: true, Value: value, Reason: reason, Evidence: estate.Simulated}
+		return estate.CapabilityReport{Name: c, Has: true, Value: value, Reason: reason}
 	}
 	lacks := func(c estate.Capability, reason string) estate.CapabilityReport {
 		return estate.CapabilityReport{Name: c, Reason: reason}
@@ -118,6 +117,7 @@ func (h *Host) capabilities() []estate.CapabilityReport {
 		has(estate.CanSurvey, "", ""),
 		has(estate.CanNetwork, "name", ""),
 		has(estate.CanOutliveUs, "", ""),
+		has(estate.NeedsDrivers, "pvscsi", ""),
 		move,
 		lacks(estate.CanDisplay, "vSphere shows screens by WebMKS tickets, which no endpoint was here to issue"),
 		lacks(estate.CanConsole, "a serial port of vSphere dials out to a concentrator, which we are not"),
@@ -174,74 +174,6 @@ func (h *Host) look(ctx context.Context, v *vm) (driver.Machine, error) {
 	}
 	return m, err
 }
-
-// turn lets one at a time act on a machine. What one began and did not wait
-// for, the next waits for.
-type turn struct {
-	free    chan struct{}
-	pending chan struct{} // closed when the act begun last is over
-}
-
-// take waits for the turn of a machine, or of anything else with a name.
-func (h *Host) take(ctx context.Context, name string) (*turn, error) {
-	h.mu.Lock()
-	t := h.turns[name]
-	if t == nil {
-		t = &turn{free: make(chan struct{}, 1)}
-		t.free <- struct{}{}
-		h.turns[name] = t
-	}
-	h.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	select {
-	case <-t.free:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if t.pending == nil {
-		return t, nil
-	}
-	select {
-	case <-t.pending:
-		t.pending = nil
-		return t, nil
-	case <-ctx.Done():
-		t.give()
-		return nil, ctx.Err()
-	}
-}
-
-func (t *turn) give() { t.free <- struct{}{} }
-
-// act does something to its end, with a reply, even when ctx ends before: then
-// it goes on without us, and the next turn waits for it. A vCenter's tasks
-// cannot be taken back, so a wait that is cut must not lose them.
-func (t *turn) act(ctx context.Context, do func(context.Context) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	over, result := make(chan struct{}), make(chan error, 1)
-	t.pending = over
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actLimit)
-		defer cancel()
-		result <- do(ctx)
-		close(over)
-	}()
-	select {
-	case err := <-result:
-		<-over
-		t.pending = nil
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// actLimit is how long one act may take: copies of large disks take hours.
-const actLimit = 12 * time.Hour
 
 // notFound says that the machine is not here.
 func notFound(id estate.MachineID) error { return fault.NotFound.Errorf("no machine %s", id) }
