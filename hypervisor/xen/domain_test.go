@@ -157,7 +157,7 @@ func TestStore(t *testing.T) {
 			msg, _ := binary.Append(nil, binary.LittleEndian, storeHead{Type: c.kind, Length: uint32(len(c.text))})
 			far.Write(append(msg, c.text...))
 		}()
-		err := exchange(near, "/local/domain/7/control/shutdown", "poweroff")
+		_, err := exchange(near, storeWrite, "/local/domain/7/control/shutdown\x00poweroff")
 		if (err != nil) != c.refuse {
 			t.Errorf("%s: exchange = %v", c.name, err)
 		}

@@ -137,24 +137,34 @@ func (h *host) Save(ctx context.Context, id estate.MachineID) error {
 	})
 }
 
-// saves is how often libvirt is asked to save a machine: a guest takes part in
-// it, and one that is still booting does not hear of it in the minute that libxl
-// gives it.
-const saves = 5
+// hearing is how long a guest may take until it can be asked to stand still.
+const hearing = 3 * time.Minute
 
 // save writes the memory of the machine, which runs, and powers it off. Callers
-// hold the turn.
-func (m *machine) save(ctx, steady context.Context) (err error) {
-	for range saves {
-		err = m.host.calls.Save(steady, string(m.id))
-		if err == nil || m.power(steady) == estate.Off {
-			return nil
+// hold the turn. The guest takes part in it: libxl asks, waits for a minute and
+// then fails, so one that is still booting is waited for first.
+func (m *machine) save(ctx, steady context.Context) error {
+	number, err := m.number(ctx)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(hearing); time.Now().Before(end); {
+		// Guests that never say so are asked all the same.
+		if able, err := readStore(ctx, "/local/domain/"+number+"/control/feature-suspend"); err != nil || able == "1" {
+			break
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return err
+	if err := m.host.calls.Save(steady, string(m.id)); err != nil && m.power(steady) != estate.Off {
+		return err
+	}
+	return nil
 }
 
 // forgetSaved removes saved memory, which fits the disks as they were only.
