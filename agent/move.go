@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -246,7 +247,11 @@ func (a *Agent) serveMove(ctx context.Context, c api.Call) error {
 		return nil // what became of it is for the next agent to say
 	}
 	if err != nil {
-		a.Log.Warn("act on a move", "verb", c.Verb, "machine", c.Moving.Name, "error", err)
+		level := slog.LevelWarn
+		if fault.KindOf(err).Temporary() {
+			level = slog.LevelDebug // the mover asks again
+		}
+		a.Log.Log(ctx, level, "act on a move", "verb", c.Verb, "machine", c.Moving.Name, "error", err)
 		reply.Error = api.NewProblem(err)
 	}
 	return json.NewEncoder(conn).Encode(reply)

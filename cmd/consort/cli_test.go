@@ -23,6 +23,7 @@ import (
 	"consort.dev/consort/plane/auth"
 	"consort.dev/consort/plane/authority"
 	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/control/move"
 	"consort.dev/consort/plane/rpc"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
@@ -53,6 +54,14 @@ func TestScripts(t *testing.T) {
 			// and loops do.
 			"report": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Check(ts.Value("house").(*house).report(ts.MkAbs(args[0])))
+			},
+			// place MACHINE HYPERVISOR plays placement.
+			"place": func(ts *testscript.TestScript, neg bool, args []string) {
+				_, err := store.Modify(context.Background(), ts.Value("house").(*house).store, "default", args[0], func(m *estate.Machine) error {
+					m.Spec.Hypervisor, m.Spec.Epoch = args[1], 1
+					return nil
+				})
+				ts.Check(err)
 			},
 		},
 	})
@@ -109,7 +118,9 @@ func newHouse(atEnd func(func())) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
+	moves := &move.Mover{Store: h.store, Presentations: g.Offers(), Now: time.Now, Log: log} // nobody carries them out
 	server, err := rpc.New(rpc.Options{
+		Moves:  moves,
 		Badges: badges, AgentsAt: func() string { return "https://plane.example.org:8441" },
 		Store: h.store, Auth: keys{}, Tickets: g, Calls: calls.New(rand.Reader), Gateway: g, Now: time.Now, Random: rand.Reader, Log: log,
 		Offers: api.Offers{Presentations: append(g.Offers(), estate.PresentationOffer{Name: "rdp", Protocol: "rdp", Guest: true}), Hypervisors: []estate.HypervisorOffer{{Name: "paper", Version: "1"}},
