@@ -78,6 +78,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 soak: deps test-deps web ## kill consort at 60 moments of a desktop's life
 	@CONSORT_KILLS=50 $(GOTEST) ./test -run TestKillAtAnyMoment -v -timeout 60m
 	@CONSORT_KILLS=10 $(GOTEST) ./test -run TestKillWhileLayersComeAndGo -v -timeout 60m
+	@CONSORT_KILLS=2000 $(GOTEST) ./plane/control/move -run TestKillsDuringMoves -v -timeout 60m
+	@CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
 	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -v -timeout 180m
 
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone
