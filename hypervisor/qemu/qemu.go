@@ -230,7 +230,7 @@ func capabilities() []estate.CapabilityReport {
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
 		has(estate.CanSnapshot, ""),
 		lacks(estate.CanInstant, "not built yet"),
-		lacks(estate.CanMoveLive, "not built yet"),
+		lacks(estate.CanMoveLive, "live moves between two of these hosts are not built"),
 		has(estate.CanSave, ""),
 		has(estate.CanResize, ""),
 		has(estate.CanMeasure, ""),

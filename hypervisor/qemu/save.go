@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -85,7 +86,11 @@ func awaitMigration(ctx context.Context, c *qmp.Client) error {
 		case "completed":
 			return nil
 		case "failed", "cancelled":
-			return fault.Internal.Errorf("QEMU does not write the memory: %s", m.Why)
+			kind := fault.Internal
+			if strings.Contains(m.Why, "No space left") {
+				kind = fault.NoCapacity
+			}
+			return kind.Errorf("QEMU does not write the memory: %s", m.Why)
 		}
 		if err := wait(ctx, pause); err != nil {
 			return err
