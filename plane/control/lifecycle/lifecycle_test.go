@@ -339,3 +339,24 @@ func TestABlueprintThatCannotBeComposedSaysWhy(t *testing.T) {
 		t.Errorf("waiting = %q, want %q in it", d.Status.Waiting, want)
 	}
 }
+
+func TestAMachineOnItsWayIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.desktop("d")
+	w.runs("d")
+	change(w, "d", func(m *estate.Machine) {
+		m.Spec.Moving, m.Spec.Power = &estate.Moving{Operation: "move-d", From: "here", To: "there"}, estate.Off
+	})
+	d := until(w, "d", "moving", func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopMoving })
+	if !strings.Contains(d.Status.Waiting, "moving from here to there (operation move-d)") {
+		t.Errorf("it waits for %q", d.Status.Waiting)
+	}
+	// A reset is for later, and a turned-off desktop turns nothing off.
+	change(w, "d", func(d *estate.Desktop) { d.Spec.Resets, d.Spec.Title = 1, "looked at" })
+	until(w, "d", "seen", func(d *estate.Desktop) bool { return d.Status.Observed == d.Metadata.Generation })
+	if m := until(w, "d", "there", func(*estate.Machine) bool { return true }); m.Spec.Power != estate.Off || !m.Metadata.Deleting.IsZero() {
+		t.Errorf("power %s, deleting %v", m.Spec.Power, m.Metadata.Deleting)
+	}
+	change(w, "d", func(m *estate.Machine) { m.Spec.Moving = nil })
+	w.letGo("d") // now the reset
+}

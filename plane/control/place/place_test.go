@@ -202,3 +202,13 @@ func TestAMachineMeantForOneHypervisorGoesNowhereElse(t *testing.T) {
 		t.Errorf("placed on %q, waiting %q; want to wait for small", m.Spec.Hypervisor, m.Status.Waiting)
 	}
 }
+
+func TestRoomIsKeptForAMachineOnItsWay(t *testing.T) {
+	p := newPlacer(t, true, host("a", 3*estate.GiB, estate.HypervisorReady), host("b", 3*estate.GiB, estate.HypervisorReady))
+	placed(t, p, "first", 2*estate.GiB, func(m *estate.Machine) {
+		m.Spec.Hypervisor, m.Spec.Moving = "b", &estate.Moving{From: "b", To: "a"}
+	})
+	if m := placed(t, p, "second", 2*estate.GiB, nil); m.Spec.Hypervisor != "" {
+		t.Errorf("placed on %s, where nothing is left or will be", m.Spec.Hypervisor)
+	}
+}
