@@ -272,6 +272,10 @@ func (k *keeper) disk(ctx context.Context, m *estate.Machine, d estate.Disk) (dr
 	}
 	if d.Volume == "" {
 		e, err := a.Images.Get(d.Image)
+		if errors.Is(err, fault.NotFound) {
+			a.content.fetcher.look()
+			err = fault.Unavailable.Errorf("waiting for image %s, which is made here or comes from another host", d.Image.Short())
+		}
 		if err != nil {
 			return driver.Disk{}, err
 		}
