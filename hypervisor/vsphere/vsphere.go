@@ -33,7 +33,7 @@ type Config struct {
 	Dir string
 }
 
-// Host is a place in a vCenter, or a host of ESXi. Open makes one.
+// Host is a place in a vCenter, or a host of ESXi.
 type Host struct {
 	cfg    Config
 	client *vim25.Client
@@ -61,7 +61,15 @@ var (
 
 // Open logs in and finds the place for machines. The server must be vouched for
 // by an authority or a thumbprint; there is no way around that.
-func Open(ctx context.Context, cfg Config) (*Host, error) {
+func Open(ctx context.Context, cfg Config) (driver.Host, error) {
+	h, err := open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return driver.Limit(h, func(c estate.Capability) bool { return h.desc.Has(c) }), nil
+}
+
+func open(ctx context.Context, cfg Config) (*Host, error) {
 	cfg.ImageTool = cmp.Or(cfg.ImageTool, "qemu-img")
 	e, err := parseEndpoint(cfg.Endpoint)
 	if err != nil {

@@ -53,9 +53,14 @@ type vcsim struct {
 const testUser, testPassword = "agent@vsphere.local", "not a word of English"
 
 func simulate(t testing.TB) *vcsim {
-	t.Helper()
 	m := simulator.VPX()
-	m.Host, m.ClusterHost, m.Machine = 0, 2, 0
+	m.Host, m.ClusterHost = 0, 2
+	return serve(t, m)
+}
+
+func serve(t testing.TB, m *simulator.Model) *vcsim {
+	t.Helper()
+	m.Machine = 0
 	if err := m.Create(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +92,7 @@ func (s *vcsim) config(query ...string) Config {
 
 func (s *vcsim) open(t testing.TB, query ...string) *Host {
 	t.Helper()
-	h, err := Open(t.Context(), s.config(query...))
+	h, err := open(t.Context(), s.config(query...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +201,36 @@ func bench(t *testing.T) drivertest.Bench {
 	}
 }
 
-func TestConformance(t *testing.T) { drivertest.Run(t, bench) }
+func TestConformance(t *testing.T) { drivertest.RunShared(t, bench) }
+
+// A single host of ESXi has no vCenter above it to move machines.
+func TestASingleHostDoesAllButMove(t *testing.T) {
+	s := serve(t, simulator.ESX())
+	h, err := Open(t.Context(), s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := h.Describe(t.Context())
+	if err != nil || d.Has(estate.CanMoveLive) || driver.Implements(h, estate.CanMoveLive) || !driver.Implements(h, estate.CanSnapshot) {
+		t.Errorf("Describe = %+v, %v; want all but live moves", d, err)
+	}
+	def := definition(s.base(t))
+	for _, step := range []func() error{
+		func() error { return h.Define(t.Context(), def) },
+		func() error { return h.Start(t.Context(), def.ID) },
+		func() error { return h.Stop(t.Context(), def.ID, 0) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := h.List(t.Context()); err != nil || len(all) != 1 || all[0].Starts != 1 || all[0].Power != estate.Off {
+		t.Errorf("List = %+v, %v; want one that is off after 1 start", all, err)
+	}
+	if err := h.Delete(t.Context(), def.ID); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestServersNobodyVouchesForAreRefused(t *testing.T) {
 	s := simulate(t)
@@ -213,7 +247,7 @@ func TestServersNobodyVouchesForAreRefused(t *testing.T) {
 		{"its thumbprint", "?thumbprint=" + strings.ToLower(good), nil},
 		{"its authority", "?ca=" + s.ca, nil},
 	} {
-		h, err := Open(t.Context(), Config{Endpoint: "https://" + s.server.URL.Host + c.query, Credentials: s.creds})
+		h, err := open(t.Context(), Config{Endpoint: "https://" + s.server.URL.Host + c.query, Credentials: s.creds})
 		if err == nil {
 			h.Close()
 		}
@@ -259,7 +293,7 @@ func TestCredentialsAreKeptToOneself(t *testing.T) {
 		if err := os.Chmod(cfg.Credentials, c.mode); err != nil {
 			t.Fatal(err)
 		}
-		h, err := Open(t.Context(), cfg)
+		h, err := open(t.Context(), cfg)
 		if err == nil {
 			h.Close()
 		}
