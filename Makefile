@@ -54,7 +54,7 @@ test: deps test-deps web ## every test with real parts, but for those of test-hy
 	@$(GOTEST) -shuffle=on -timeout 14m $$(comm -23 <(go list ./... | sort) <(go list $(HYPERVISOR_TESTS) | sort))
 	@cd web && npm test --silent
 
-test-hypervisors: deps test-deps ## every hypervisor against the whole suite, real ones on hosts of their own, and a table of it
+test-hypervisors: deps test-deps web ## every hypervisor against the whole suite, real ones on hosts of their own, and a table of it
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	@failed=; \
 	CONSORT_HYPERVISORS=1 CONSORT_RESULTS=$(RESULTS) $(GOTEST) -count=1 -p 1 -timeout 40m $(HYPERVISOR_TESTS) || failed=tests; \
