@@ -87,6 +87,7 @@ type promise struct {
 	name  string
 	needs estate.Capability   // what it is a promise of; the basic verbs when empty
 	with  []estate.Capability // what else it takes to see whether it is kept
+	also  estate.Capability   // it says nothing of hosts without this
 	os    bool                // needs a base with an operating system
 	asks  bool                // leaves a machine that runs, or none, as it found it
 	keeps func(context.Context, Bench) error
@@ -102,6 +103,11 @@ type skip string
 
 func (s skip) Error() string { return string(s) }
 
+// void is why a promise says nothing of a host.
+type void string
+
+func (v void) Error() string { return string(v) }
+
 // limit is how long a promise may take, boots apart.
 const limit = 10 * time.Minute
 
@@ -115,6 +121,10 @@ func (p promise) try(ctx context.Context, b Bench) Result {
 		err = p.keeps(ctx, b)
 	}
 	var why skip
+	r.Void = errors.As(err, new(void))
+	if r.Void {
+		err = skip(err.Error())
+	}
 	switch {
 	case errors.As(err, &why):
 		r.Verdict, r.Reason = Skipped, string(why)
@@ -134,6 +144,9 @@ func (p promise) possible(ctx context.Context, b Bench) error {
 		if report := d.CanFor(b.GuestType, c); c != "" && !report.Has {
 			return skip(fmt.Sprintf("the host does not declare %q: %s", c, report.Reason))
 		}
+	}
+	if report := d.CanFor(b.GuestType, p.also); p.also != "" && !report.Has {
+		return void(fmt.Sprintf("it says nothing of hosts without %q", p.also))
 	}
 	if p.os && !b.OS {
 		return skip("the base holds no operating system")

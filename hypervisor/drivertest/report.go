@@ -30,6 +30,7 @@ type Result struct {
 	Needs   estate.Capability `json:"needs,omitempty"`
 	Verdict Verdict           `json:"result"`
 	Reason  string            `json:"reason,omitempty"`
+	Void    bool              `json:"void,omitempty"` // skipped, since it says nothing of such a host
 }
 
 // Verdict is whether a promise is kept.

@@ -130,3 +130,19 @@ func TestASharedHostThatCannotBeEmptiedIsReplaced(t *testing.T) {
 		t.Errorf("%d hosts were opened, want 2", opened)
 	}
 }
+
+func TestAPromiseSaysNothingOfSomeHosts(t *testing.T) {
+	b, h := bench(t)
+	p := promise{name: "p", also: estate.CanSurvey, keeps: func(context.Context, Bench) error { return nil }}
+	if r := p.try(t.Context(), b); r.Verdict != Kept || r.Void {
+		t.Errorf("of a host that has it: %+v, want it kept", r)
+	}
+	b.Host = fakehost.Lacking(h, estate.CanSurvey)
+	if r := p.try(t.Context(), b); r.Verdict != Skipped || !r.Void {
+		t.Errorf("of a host without: %+v, want it skipped and void", r)
+	}
+	p.with, p.also = []estate.Capability{estate.CanSurvey}, ""
+	if r := p.try(t.Context(), b); r.Verdict != Skipped || r.Void {
+		t.Errorf("that takes it to be seen: %+v, want it skipped and not void", r)
+	}
+}

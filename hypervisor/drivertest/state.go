@@ -22,9 +22,9 @@ var saves = []promise{
 	{name: "StartAfterSaveIsCounted", needs: estate.CanSave, keeps: startAfterSaveIsCounted},
 	{name: "StartGoesOnWhereSaveWas", os: true, needs: estate.CanSave, with: guest, keeps: startGoesOn},
 	{name: "SavedMemoryIsUsedOnce", os: true, needs: estate.CanSave, with: guest, keeps: savedIsUsedOnce},
-	{name: "ImportForgetsSavedMemory", os: true, needs: estate.CanSave, with: []estate.Capability{estate.CanGuest, estate.CanTransfer}, keeps: importForgets},
-	{name: "RevertForgetsSavedMemory", os: true, needs: estate.CanSave, with: []estate.Capability{estate.CanGuest, estate.CanSnapshot}, keeps: revertForgets},
-	{name: "ResizeForgetsSavedMemory", os: true, needs: estate.CanSave, with: []estate.Capability{estate.CanGuest, estate.CanResize}, keeps: resizeForgets},
+	{name: "ImportForgetsSavedMemory", os: true, needs: estate.CanSave, with: guest, also: estate.CanTransfer, keeps: importForgets},
+	{name: "RevertForgetsSavedMemory", os: true, needs: estate.CanSave, with: guest, also: estate.CanSnapshot, keeps: revertForgets},
+	{name: "ResizeForgetsSavedMemory", os: true, needs: estate.CanSave, with: guest, also: estate.CanResize, keeps: resizeForgets},
 }
 
 // resizes are promises of driver.Resizer.
@@ -41,7 +41,7 @@ var resizes = []promise{
 var meters = []promise{
 	{name: "MeasureTellsSomething", asks: true, needs: estate.CanMeasure, keeps: measureTells},
 	{name: "MeasureOnlyGrows", asks: true, needs: estate.CanMeasure, keeps: measureGrows},
-	{name: "MeasureBeginsAtThePowerOn", needs: estate.CanMeasure, keeps: measureBeginsAtPowerOn},
+	{name: "MeasureBeginsAtThePowerOn", os: true, needs: estate.CanMeasure, keeps: measureBeginsAtPowerOn},
 	{name: "MeasureOfAMachineThatIsOffIsConflict", needs: estate.CanMeasure, keeps: measureOffIsConflict},
 	{name: "MeasureUnknownIsNotFound", asks: true, needs: estate.CanMeasure, keeps: measureUnknownIsNotFound},
 }

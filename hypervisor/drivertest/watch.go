@@ -14,7 +14,7 @@ import (
 var watches = []promise{
 	{name: "WatchTellsOfAStart", needs: estate.CanWatch, keeps: watchTellsOfAStart},
 	{name: "WatchTellsOfAStop", needs: estate.CanWatch, keeps: watchTellsOfAStop},
-	{name: "WatchTellsOfMachinesOfOthers", needs: estate.CanWatch, keeps: watchTellsOfOthers},
+	{name: "WatchTellsOfMachinesOfOthers", needs: estate.CanWatch, also: estate.CanSurvey, keeps: watchTellsOfOthers},
 	{name: "WatchEndsWithItsContext", asks: true, needs: estate.CanWatch, keeps: watchEnds},
 }
 

@@ -48,6 +48,7 @@ func TestACapabilityIsShownByAllOfItsPromises(t *testing.T) {
 		{"one skipped, kept in another run", [][]drivertest.Result{
 			{result("A", save, drivertest.Kept), result("B", save, drivertest.Skipped)}, {result("B", save, drivertest.Kept)}}, true},
 		{"kept, broken in another run", [][]drivertest.Result{{result("A", save, drivertest.Kept)}, {result("A", save, drivertest.Broken)}}, false},
+		{"one void", [][]drivertest.Result{{result("A", save, drivertest.Kept), {Promise: "B", Needs: save, Verdict: drivertest.Skipped, Void: true}}}, true},
 		{"none tried", [][]drivertest.Result{{result("A", "", drivertest.Kept)}}, false},
 	} {
 		folder := t.TempDir()

@@ -92,11 +92,12 @@ func (s *subject) add(r drivertest.Report) {
 	}
 }
 
-// kept returns the capabilities all of whose promises were kept, sorted.
+// kept returns the capabilities all of whose promises were kept, sorted. One
+// that says nothing of such a host does not count.
 func (s *subject) kept() []estate.Capability {
 	whole := map[estate.Capability]bool{}
 	for _, v := range s.verdicts {
-		if v.Needs == "" {
+		if v.Needs == "" || v.Void {
 			continue
 		}
 		before, seen := whole[v.Needs]
