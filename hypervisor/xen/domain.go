@@ -62,7 +62,7 @@ func (h *host) domain(r record, dir, run string) *libvirtxml.Domain {
 		d.OS.Type.Machine, d.OS.Type.Type = "xenpvh", "xenpvh"
 	}
 	for i, disk := range def.Disks {
-		d.Devices.Disks = append(d.Devices.Disks, domainDisk(i, disk, filepath.Join(dir, r.Files[disk.Name])))
+		d.Devices.Disks = append(d.Devices.Disks, h.domainDisk(i, disk, filepath.Join(dir, r.Files[disk.Name])))
 	}
 	for _, n := range def.NICs {
 		d.Devices.Interfaces = append(d.Devices.Interfaces, libvirtxml.DomainInterface{
@@ -82,16 +82,21 @@ func (h *host) domain(r record, dir, run string) *libvirtxml.Domain {
 // title is a name for people; libvirt takes one line.
 func title(name string) string { return strings.Join(strings.Fields(name), " ") }
 
-// domainDisk is a raw file behind a loop device ("phy"): the other way is a
-// QEMU of its own for each machine's disks.
-func domainDisk(i int, d driver.Disk, private string) libvirtxml.DomainDisk {
+// domainDisk is a raw file that Xen's QEMU serves, which runs for the machine's
+// channel anyway. Without it a loop device does; that takes a script for each
+// disk, which libxl kills on a busy host and which then leaves its device behind.
+func (h *host) domainDisk(i int, d driver.Disk, private string) libvirtxml.DomainDisk {
+	server := "phy"
+	if h.channels() {
+		server = "qemu"
+	}
 	path := private
 	if d.File != nil {
 		path = d.File.Path
 	}
 	disk := libvirtxml.DomainDisk{
 		Device: "disk",
-		Driver: &libvirtxml.DomainDiskDriver{Name: "phy", Type: "raw"},
+		Driver: &libvirtxml.DomainDiskDriver{Name: server, Type: "raw"},
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}},
 		Target: &libvirtxml.DomainDiskTarget{Dev: "xvd" + letters(i), Bus: "xen"},
 	}

@@ -215,7 +215,7 @@ func (h *host) check(def driver.Definition) error {
 	}
 	for _, d := range def.Disks {
 		if d.File != nil && d.File.Format != estate.Raw {
-			return fault.Unsupported.Errorf("machine %s: disk %s is a %s file, and Xen's loop devices take raw files only", def.ID, d.Name, d.File.Format)
+			return fault.Unsupported.Errorf("machine %s: disk %s is a %s file, and disks are raw files here", def.ID, d.Name, d.File.Format)
 		}
 	}
 	for _, n := range def.NICs {

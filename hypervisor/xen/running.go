@@ -70,7 +70,8 @@ func (m *machine) number(ctx context.Context) (string, error) {
 }
 
 // Measure implements driver.Meter. libvirt knows the processors' time and the
-// memory; the kernel of this domain counts what goes through disks and cards.
+// memory; the kernel of this domain counts what goes through cards, and through
+// disks where it serves them itself.
 func (h *host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, error) {
 	m, err := h.running(ctx, id)
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package xen runs machines on Xen through the libvirt of its first domain, in
-// which this process runs too: machines are of type PVH or PV, their disks raw
-// files that Xen serves by loop devices, and GRUB for Xen boots them from there.
+// which this process runs too: machines are of type PVH or PV, their disks are
+// raw files, and GRUB for Xen boots them from there.
 package xen
 
 import (
@@ -33,7 +33,7 @@ type Config struct {
 
 	Endpoint  string // of libvirt; that of the system when empty
 	Loaders   string // folder of GRUB for Xen; Debian's when empty
-	Model     string // Xen's own QEMU, which carries the agent's channel; Debian's when empty
+	Model     string // Xen's own QEMU, which serves disks and the agent's channel; Debian's when empty
 	ImageTool string // qemu-img when empty
 
 	// Listen is where running machines come in from other hosts, which reach it
