@@ -207,7 +207,9 @@ func writePiece(path string, at int64, r io.Reader, size int64) error {
 // goOn starts the machine from the memory that came. If that fails, nothing of
 // it stays.
 func (m *machine) goOn(ctx context.Context) error {
-	err := m.update(func(r *record) { r.Arriving, r.Starting, r.Started = "", r.Starts+1, time.Now().UTC() })
+	err := m.update(func(r *record) {
+		r.Arriving, r.Starting, r.Started, r.Resumed = "", r.Starts+1, time.Now().UTC(), true
+	})
 	if err != nil {
 		return err
 	}
@@ -254,6 +256,9 @@ func (h *host) Depart(ctx context.Context, id estate.MachineID, at string) error
 		case runs:
 			return errors.Join(m.undefine(steady), m.update(func(r *record) { r.Shelved = true }))
 		case errors.Is(err, fault.OutcomeUnknown):
+			return err
+		}
+		if err := m.update(func(r *record) { r.Resumed = true }); err != nil {
 			return err
 		}
 		if again := h.calls.Create(steady, string(id)); again != nil && m.power(steady) != estate.On {

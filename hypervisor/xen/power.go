@@ -50,7 +50,11 @@ func (h *host) Start(ctx context.Context, id estate.MachineID) error {
 				return err
 			}
 		}
-		err := m.update(func(r *record) { r.Starting, r.Started = r.Starts+1, time.Now().UTC() })
+		saved, err := h.calls.Saved(steady, string(id))
+		if err != nil {
+			return err
+		}
+		err = m.update(func(r *record) { r.Starting, r.Started, r.Resumed = r.Starts+1, time.Now().UTC(), saved })
 		if err != nil {
 			return err
 		}
@@ -144,6 +148,21 @@ const hearing = 3 * time.Minute
 // hold the turn. The guest takes part in it: libxl asks, waits for a minute and
 // then fails, so one that is still booting is waited for first.
 func (m *machine) save(ctx, steady context.Context) error {
+	if err := m.hears(ctx); err != nil {
+		return err
+	}
+	if err := m.host.calls.Save(steady, string(m.id)); err != nil && m.power(steady) != estate.Off {
+		return err
+	}
+	return nil
+}
+
+// hears waits until the guest says, as Linux does once in its life, that it can
+// be asked to stand still. One that never says so is asked all the same.
+func (m *machine) hears(ctx context.Context) error {
+	if r, _ := m.record(); r.Resumed {
+		return nil
+	}
 	number, err := m.number(ctx)
 	if err != nil {
 		return err
@@ -151,18 +170,14 @@ func (m *machine) save(ctx, steady context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(hearing); time.Now().Before(end); {
-		// Guests that never say so are asked all the same.
 		if able, err := readStore(ctx, "/local/domain/"+number+"/control/feature-suspend"); err != nil || able == "1" {
-			break
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-	if err := m.host.calls.Save(steady, string(m.id)); err != nil && m.power(steady) != estate.Off {
-		return err
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type record struct {
 	Starts    int64             // completed power-ons
 	Starting  int64             // the number of the power-on begun last
 	Started   time.Time         // of power-on Starting
+	Resumed   bool              `json:",omitempty"` // power-on Starting went on from saved memory
 	Shelved   bool              `json:",omitempty"`
 	Adopted   string            `json:",omitempty"` // the definition we found, in libvirt's XML
 	Arriving  string            `json:",omitempty"` // what the host it comes from must know; it has not come yet
