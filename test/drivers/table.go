@@ -163,7 +163,7 @@ func writeCapabilities(b *strings.Builder, all []*subject) {
 		for _, s := range all {
 			report := estate.Capable(s.Capabilities, s.GuestType, c)
 			cells = append(cells, cell(s, report))
-			if !report.Has && report.Reason != "" {
+			if !report.Has && reported(s, c) {
 				fmt.Fprintf(&reasons, "- %s, no %s: %s\n", s.title(), c, report.Reason)
 			}
 		}
@@ -197,4 +197,9 @@ func writePromises(b *strings.Builder, all []*subject) {
 		row(b, cells...)
 	}
 	b.WriteString("\n")
+}
+
+// reported says whether the subject speaks of the capability at all.
+func reported(s *subject, name estate.Capability) bool {
+	return slices.ContainsFunc(s.Capabilities, func(c estate.CapabilityReport) bool { return c.Name == name })
 }
