@@ -63,6 +63,7 @@ func (k *killer) tick() {
 		revive(&y.sites["b"].agent, func() {
 			y.loop.kill()
 			y.sites["a"].agent.kill()
+			y.meddle()
 			y.direct()
 			y.employ(y.sites["a"])
 			y.employ(y.sites["b"])

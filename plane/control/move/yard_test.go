@@ -127,7 +127,7 @@ func newYard(t *testing.T) *yard {
 		t: t, store: store.New(mem.Open(mem.Options{Now: time.Now}), store.Options{}), calls: calls.New(rand.Reader),
 		sites: map[string]*site{}, body: bytes.Repeat([]byte("a person's files"), size/16)[8:],
 	}
-	y.ref = &referee{yard: y, last: map[string]uint64{}}
+	y.ref = &referee{yard: y, last: map[string]uint64{}, epochs: map[int64]string{}}
 	var err error
 	y.auth, err = auth.New(auth.Options{Store: y.store, Now: time.Now, Random: rand.Reader})
 	y.must(err)
@@ -188,6 +188,7 @@ func (y *yard) employ(s *site) {
 		var drv driver.Host = &spied{s.memory, s.name, y.ref}
 		if s.lossy != (flaky.Options{}) {
 			drv = flaky.New(drv, s.lossy)
+			s.lossy.Seed += 1000 // or every life would begin with the same mishaps
 		}
 		host, err := hypervisor.Open(ctx, s.name, drv)
 		if err != nil {
@@ -382,7 +383,8 @@ type referee struct {
 	faults  []string
 	last    map[string]uint64 // what the guest wrote on a host the last time it started there
 	starts  int
-	tick    func() // what happens at every act
+	epochs  map[int64]string // which host started it under which epoch
+	tick    func()           // what happens at every act
 	acting  int
 
 	refuseStart string // the host on which starting fails
@@ -462,6 +464,12 @@ func (r *referee) starting(host string, memory *fakehost.Host, id estate.Machine
 	if there, ok := r.yard.held(other); ok && there.Power == estate.On {
 		r.wrong("two copies run: it was started on %s while it ran on %s", host, other)
 	}
+	if m, err := store.Get[estate.Machine](context.Background(), r.yard.store, "p", "m"); err == nil && m.Spec.Hypervisor == host {
+		if was, ok := r.epochs[m.Spec.Epoch]; ok && was != host {
+			r.wrong("one epoch for two hosts: started on %s and on %s under epoch %d", was, host, m.Spec.Epoch)
+		}
+		r.epochs[m.Spec.Epoch] = host
+	}
 	r.starts++
 	for _, disk := range r.yard.disks {
 		var content bytes.Buffer
@@ -483,6 +491,18 @@ func (r *referee) starting(host string, memory *fakehost.Host, id estate.Machine
 		if err := memory.Import(context.Background(), id, disk, bytes.NewReader(b)); err != nil {
 			r.wrong("write disk %s on %s: %v", disk, host, err)
 		}
+	}
+}
+
+// meddle is a vendor that starts, after a power failure, what its host still
+// has, although the machine is another host's by now.
+func (y *yard) meddle() {
+	m, err := store.Get[estate.Machine](context.Background(), y.store, "p", "m")
+	if err != nil {
+		return
+	}
+	if mv := m.Spec.Moving; mv != nil && mv.To == m.Spec.Hypervisor {
+		_ = y.sites[mv.From].memory.Start(context.Background(), estate.MachineID(m.Metadata.UID)) // shelved, it has none
 	}
 }
 
