@@ -106,6 +106,7 @@ var home = map[string]string{
 // they name another provider of ours.
 var vocabulary = map[string]string{
 	"hypervisor/libvirt": "qemu vnc", // the daemon's names for a type of domain and a kind of screen
+	"hypervisor/xen":     "qemu",     // libvirt's name for what serves a disk
 }
 
 // vague are names of plumbing, not of ideas.
