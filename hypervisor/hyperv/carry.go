@@ -43,14 +43,15 @@ func (h *Host) upload(ctx context.Context, path, file string, readOnly bool) err
 		if n == 0 {
 			return fault.Unavailable.Errorf("%s has become shorter", path)
 		}
-		if !zero(block[:n]) { // the file begins as zeros
-			s := sha256.Sum256(block[:n])
-			req := putBlockRequest{File: file, Offset: offset, SHA256: hex.EncodeToString(s[:])}
-			if _, err := h.remote.call(ctx, "put-block", req, &nothing{}, block[:n]); err != nil {
+		skip, end := span(block[:n])
+		if data := block[skip:end]; len(data) > 0 {
+			s := sha256.Sum256(data)
+			req := putBlockRequest{File: file, Offset: offset + int64(skip), SHA256: hex.EncodeToString(s[:])}
+			if _, err := h.remote.call(ctx, "put-block", req, &nothing{}, data); err != nil {
 				return err
 			}
 		}
-		offset += int64(n)
+		offset += int64(end)
 	}
 	return h.remote.act(ctx, "put-end", putEndRequest{File: file, SHA256: sum, ReadOnly: readOnly})
 }
@@ -107,6 +108,30 @@ func hash(ctx context.Context, f *os.File) (size int64, sum string, err error) {
 	}
 	_, err = f.Seek(0, io.SeekStart)
 	return size, hex.EncodeToString(s.Sum(nil)), err
+}
+
+// hole is how many zeros are worth a request of their own to leave them out.
+const hole = 1 << 20
+
+// span says which bytes of a block to send: not the zeros that it begins with,
+// since the file on the host begins as zeros, and nothing after a hole.
+func span(b []byte) (skip, end int) {
+	const page = 64 << 10
+	begun, zeros := false, 0
+	for at := 0; at < len(b); at += page {
+		next := min(at+page, len(b))
+		switch {
+		case !zero(b[at:next]):
+			begun, zeros = true, 0
+		case !begun:
+			skip = next
+		default:
+			if zeros += next - at; zeros >= hole {
+				return skip, next - zeros
+			}
+		}
+	}
+	return skip, len(b)
 }
 
 func zero(b []byte) bool {

@@ -55,7 +55,7 @@ type lane struct {
 func newWinRM(endpoint, user, password string, roots *x509.CertPool) (*winrm, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.User != nil {
-		return nil, fault.Invalid.Errorf("%q is no endpoint of WinRM: write https://HOST:5986/wsman, and credentials in a file", endpoint)
+		return nil, fault.Invalid.Errorf("the endpoint is none of WinRM: write https://HOST:5986/wsman, and user and password in a file")
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.Scheme != "https" && (u.Scheme != "http" || ip == nil || !ip.IsLoopback()) {

@@ -33,6 +33,7 @@ type fakeService struct {
 	commandLimit int           // commands that a shell may have had; 1500 when zero
 	patience     time.Duration // how long a Receive waits for output; 20 ms when zero
 	piece        int           // bytes of output in one answer; 256 KiB when zero
+	ntlm         *handshakes   // asks for NTLM instead of Basic
 	meddle       func(action string, w http.ResponseWriter, serve func()) bool
 
 	mu     sync.Mutex
@@ -102,8 +103,11 @@ type asked struct {
 }
 
 func (f *fakeService) serve(w http.ResponseWriter, r *http.Request) {
-	user, password, _ := r.BasicAuth()
-	if user != fakeUser || password != fakePassword {
+	if f.ntlm != nil {
+		if !f.ntlm.admits(w, r) {
+			return
+		}
+	} else if user, password, _ := r.BasicAuth(); user != fakeUser || password != fakePassword {
 		w.Header().Set("WWW-Authenticate", `Basic realm="WSMAN"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
