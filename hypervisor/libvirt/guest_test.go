@@ -14,7 +14,7 @@ import (
 )
 
 // guestBoot is how long the guest may take under emulation on a loaded host.
-const guestBoot = 4 * time.Minute
+const guestBoot = 8 * time.Minute
 
 func TestConformanceWithAGuest(t *testing.T) {
 	small := guest.Small(t)
