@@ -51,6 +51,7 @@ func (h *here) join(t *there) *there {
 		}
 		args = append(args, "--join", reply.Server, "--token-file", token)
 		h.Cleanup(func() {
+			h.empty() // while both hosts can still let go
 			t.kill()
 			if h.Failed() {
 				b, _ := os.ReadFile(t.log.Name())

@@ -152,6 +152,30 @@ func (h *here) vacate() {
 	}
 }
 
+// empty removes every desktop through the API, and reports whether consort runs.
+func (h *here) empty() bool {
+	if h.cmd == nil || h.cmd.ProcessState != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	desktops, _, err := api.List[estate.Desktop](ctx, h.client, api.Filter{})
+	for _, d := range desktops {
+		err = errors.Join(err, h.client.Delete(ctx, d.Ref(), api.Write{}))
+	}
+	for err == nil {
+		machines, _, e := api.List[estate.Machine](ctx, h.client, api.Filter{})
+		if err = errors.Join(e, ctx.Err()); len(machines) == 0 {
+			break
+		}
+		settle(ctx)
+	}
+	if err != nil {
+		h.Errorf("clean up: %v\n%s", err, h.tail())
+	}
+	return true
+}
+
 // clean removes every desktop, then everything else.
 func (h *here) clean() {
 	h.vacate()

@@ -3,6 +3,8 @@ package move_test
 import (
 	"bytes"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 
 	"consort.dev/consort/api"
@@ -75,6 +77,40 @@ func TestAMachineThatDoesNotComeUpGoesBack(t *testing.T) {
 		t.Errorf("%+v", op.Status)
 	}
 	y.only("a", estate.On)
+}
+
+// TestTheTargetWaitsUntilTheSourceHasLetGo loses the source's agent when the
+// machine is placed, and has the vendor start there what it still has.
+func TestTheTargetWaitsUntilTheSourceHasLetGo(t *testing.T) {
+	y := newYard(t)
+	y.open()
+	y.settle()
+	var lost sync.Once
+	y.ref.dialling = func(v api.Verb) {
+		if v == api.CallShelve {
+			lost.Do(func() {
+				y.sites["a"].agent.kill()
+				y.meddle()
+			})
+		}
+	}
+	op := y.begin("b", nil)
+	y.until("the move waits for the source", func() bool {
+		o, err := store.Get[estate.Operation](t.Context(), y.store, "p", op)
+		y.must(err)
+		return strings.Contains(o.Status.Waiting, "the agent of hypervisor a is not connected")
+	})
+	if have, _ := y.held("a"); have.Power != estate.On {
+		t.Fatal("the vendor started nothing: the test shows nothing")
+	}
+	if have, _ := y.held("b"); have.Power == estate.On {
+		t.Error("it was started on b before a had let go")
+	}
+	y.employ(y.sites["a"])
+	if got := y.ended(op); got.Status.State != estate.OperationDone {
+		t.Errorf("%+v", got.Status)
+	}
+	y.only("b", estate.On)
 }
 
 func TestADeletedMachineLeavesNothing(t *testing.T) {

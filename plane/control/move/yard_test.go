@@ -387,7 +387,8 @@ type referee struct {
 	tick    func()           // what happens at every act
 	acting  int
 
-	refuseStart string // the host on which starting fails
+	dialling    func(api.Verb) // told of every call before it is made
+	refuseStart string         // the host on which starting fails
 }
 
 func (r *referee) begin(m *estate.Machine) {
@@ -508,6 +509,9 @@ func (y *yard) meddle() {
 
 // Dial implements move.Calls.
 func (r *referee) Dial(ctx context.Context, hypervisor string, call api.Call) (conn net.Conn, err error) {
+	if r.dialling != nil {
+		r.dialling(call.Verb)
+	}
 	err = r.act(ctx, func() (err error) { conn, err = r.yard.calls.Dial(ctx, hypervisor, call); return err })
 	if err != nil && conn != nil {
 		conn.Close()
