@@ -58,6 +58,7 @@ test-hypervisors: deps test-deps web ## every hypervisor against the whole suite
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	@failed=; \
 	CONSORT_HYPERVISORS=1 CONSORT_RESULTS=$(RESULTS) $(GOTEST) -count=1 -p 1 -timeout 40m $(HYPERVISOR_TESTS) || failed=tests; \
+	CONSORT_HYPERVISORS=1 $(GOTEST) -count=1 -timeout 40m ./test -run Move || failed="$$failed moves"; \
 	go run ./test/drivers $(RESULTS) || failed="$$failed promises"; \
 	[ -z "$$failed" ] || { echo "test-hypervisors: failed: $$failed" >&2; exit 1; }
 
@@ -79,7 +80,7 @@ soak: deps test-deps web ## kill consort at 60 moments of a desktop's life
 	@CONSORT_KILLS=50 $(GOTEST) ./test -run TestKillAtAnyMoment -v -timeout 60m
 	@CONSORT_KILLS=10 $(GOTEST) ./test -run TestKillWhileLayersComeAndGo -v -timeout 60m
 	@CONSORT_KILLS=2000 $(GOTEST) ./plane/control/move -run TestKillsDuringMoves -v -timeout 60m
-	@CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
+	@CONSORT_HYPERVISORS=1 CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
 	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -v -timeout 180m
 
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone

@@ -15,6 +15,14 @@ import (
 	"consort.dev/consort/test/guest"
 )
 
+// needsTime skips a test that boots guests many times where it was not asked for.
+func needsTime(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CONSORT_HYPERVISORS") == "" {
+		t.Skip("boots guests many times: make test-hypervisors")
+	}
+}
+
 // there is a second host, with a consort of its own that joined.
 type there struct {
 	dir string
@@ -157,6 +165,7 @@ func (h *here) moved(operation string) *estate.Operation {
 // TestADesktopMovesToAnotherHostAndBack writes files on a real desktop, moves it
 // to another host and back while everything is killed, and reads them again.
 func TestADesktopMovesToAnotherHostAndBack(t *testing.T) {
+	needsTime(t)
 	h, other := movingDesktop(t)
 	h.inGuest("ana", "echo system > /root/kept; echo person > /home/user/kept; dd if=/dev/urandom of=/root/random bs=1M count=8 2>/dev/null; sync")
 	sum := h.inGuest("ana", "sha256sum /root/random")
@@ -213,6 +222,7 @@ func TestADesktopMovesToAnotherHostAndBack(t *testing.T) {
 
 // TestAMoveIsToldOnTheCommandLine moves a desktop with the command.
 func TestAMoveIsToldOnTheCommandLine(t *testing.T) {
+	needsTime(t)
 	h, _ := movingDesktop(t)
 	path, err := binary()
 	if err != nil {
