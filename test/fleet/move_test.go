@@ -98,7 +98,7 @@ func TestAMachineGoesRoundAllVendors(t *testing.T) {
 	xen := nested.Xen(t)
 	f.Nested("xen", "xen", "", xen)
 	witnesses := map[string]witness{
-		"local": process(f.Dir), "virt": virsh("-c", "qemu+unix:///system?socket="+daemon.Socket), "xen": virshInside(xen, "xen:///system"),
+		"local": process(f.Dir + "/up/"), "virt": virsh("-c", "qemu+unix:///system?socket="+daemon.Socket), "xen": virshInside(xen, "xen:///system"),
 	}
 	path := []string{"virt", "xen", "local"}
 	if os.Getenv("CONSORT_PAIRS") == "all" {
