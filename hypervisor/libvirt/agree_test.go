@@ -252,3 +252,17 @@ func (l *ledger) agree() error {
 	}
 	return nil
 }
+
+// A guest whose memory comes back must run again, not only have its power on.
+func TestASavedGuestRunsAgain(t *testing.T) {
+	d := virtrpctest.Start(t)
+	l := &ledger{t: t, h: host(open(t, place(t, d, "m"))), daemon: d, base: base(t, d),
+		known: map[estate.MachineID]*belief{}, shelved: map[estate.MachineID]*belief{}}
+	id := estate.MachineID("a1000000-0000-4000-8000-000000000001")
+	if err := errors.Join(l.define(id), l.start(id), l.save(id), l.start(id)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.virsh("domstate", string(id)); err != nil || strings.TrimSpace(got) != "running" {
+		t.Errorf("virsh says %q, %v; want running", got, err)
+	}
+}

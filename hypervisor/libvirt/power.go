@@ -119,8 +119,9 @@ func (h *Host) settle(ctx context.Context, r record, started bool) (record, erro
 }
 
 // resumable reports whether a domain is paused for the reason that a start of
-// ours leaves: it is started so, or brought back from saved memory.
-func resumable(reason int) bool { return reason == virtrpc.ByUser || reason == virtrpc.Restored }
+// ours leaves: it is started so, or brought back from saved memory so. One that
+// is on its way to another host has a job that keeps us out.
+func resumable(reason int) bool { return reason == virtrpc.ByUser || reason == virtrpc.WithState }
 
 // Start implements driver.Host.
 func (h *Host) Start(ctx context.Context, id estate.MachineID) error {

@@ -32,10 +32,10 @@ const (
 )
 
 // Reasons why a domain is paused (virDomainPausedReason): somebody paused it or
-// started it so, or it was brought back from a file.
+// started it so; or it came with its memory, from a file or another host.
 const (
-	ByUser   = 1
-	Restored = 7 // VIR_DOMAIN_PAUSED_FROM_SNAPSHOT
+	ByUser    = 1
+	WithState = 2 // VIR_DOMAIN_PAUSED_MIGRATION
 )
 
 // What a call works on.
