@@ -215,13 +215,29 @@ func (f *Fleet) Ready(names ...string) {
 	}
 }
 
+// image waits until an image is made, which takes minutes the first time.
+func (f *Fleet) image(name string) (img *estate.Image) {
+	f.t.Helper()
+	f.within(10*time.Minute, "image "+name+" is made", func() bool {
+		var err error
+		img, err = api.Get[estate.Image](f.t.Context(), f.Client, "default", name)
+		return err == nil && img.Status.Digest != ""
+	})
+	return img
+}
+
 func (f *Fleet) until(what string, so func() bool) {
+	f.t.Helper()
+	f.within(readyLimit, what, so)
+}
+
+func (f *Fleet) within(limit time.Duration, what string, so func() bool) {
 	f.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(readyLimit); !so(); <-tick.C {
+	for end := time.Now().Add(limit); !so(); <-tick.C {
 		if time.Now().After(end) {
-			f.t.Fatalf("not so after %v: %s", readyLimit, what)
+			f.t.Fatalf("not so after %v: %s", limit, what)
 		}
 	}
 }

@@ -27,6 +27,7 @@ func TestMatrix(t *testing.T) {
 	f.UML("uml")
 	f.Nested("kvm", "libvirt", "qemu:///system", nested.KVM(t))
 	f.Nested("xen", "xen", "", nested.Xen(t))
+	f.image("small-desktop")
 	for run := range 2 {
 		args := []string{"matrix", "run", "--image", "small-desktop", "--network", "lan", "--program", *workloads, "--repeats", strconv.Itoa(*repeats)}
 		if run == 0 {

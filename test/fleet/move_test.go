@@ -50,10 +50,7 @@ func process(dir string) witness {
 // a file in there.
 func (f *Fleet) machine(name, on string) *estate.Machine {
 	f.t.Helper()
-	img, err := api.Get[estate.Image](f.t.Context(), f.Client, "default", "small-desktop")
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	img := f.image("small-desktop")
 	m := &estate.Machine{
 		Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Machine", Metadata: estate.Metadata{Name: name, Project: "default", Finalizers: []string{estate.AgentFinalizer}}},
 		Spec: estate.MachineSpec{Only: on, Power: estate.On, Hardware: estate.Hardware{
