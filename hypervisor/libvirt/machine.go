@@ -51,23 +51,32 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 
 // known reports whether the daemon has the machine as it is to be.
 func (h *Host) known(ctx context.Context, def driver.Definition) (bool, error) {
-	r, err := h.record(ctx, def.ID)
-	if err == nil {
-		if !r.Def.Equal(def) {
-			return false, fault.Exists.Errorf("machine %s exists with another definition", def.ID)
-		}
-		return true, nil
-	}
+	known, err := h.equal(ctx, def)
 	if !errors.Is(err, fault.NotFound) {
+		return known, err
+	}
+	if _, _, err := h.conn.State(ctx, string(def.ID)); err != nil {
+		if errors.Is(err, fault.NotFound) {
+			err = nil
+		}
 		return false, err
 	}
-	switch _, _, err := h.conn.State(ctx, string(def.ID)); {
-	case err == nil:
-		return false, fault.Exists.Errorf("the daemon has a domain %s that is not ours", def.ID)
-	case !errors.Is(err, fault.NotFound):
-		return false, err
+	// A call that was cut may have defined it since we looked.
+	known, err = h.equal(ctx, def)
+	if errors.Is(err, fault.NotFound) {
+		err = fault.Exists.Errorf("the daemon has a domain %s that is not ours", def.ID)
 	}
-	return false, nil
+	return known, err
+}
+
+// equal reports whether the machine is defined as given; another definition is
+// fault.Exists, and none of ours fault.NotFound.
+func (h *Host) equal(ctx context.Context, def driver.Definition) (bool, error) {
+	r, err := h.record(ctx, def.ID)
+	if err == nil && !r.Def.Equal(def) {
+		err = fault.Exists.Errorf("machine %s exists with another definition", def.ID)
+	}
+	return err == nil, err
 }
 
 // make makes the machine's folder with its disks. Callers hold the turn.

@@ -55,6 +55,7 @@ func TestAPathWithNothingSaysWhereToLook(t *testing.T) {
 // bomb panics when asked.
 type bomb struct{ Auth }
 
+func (bomb) Sees(context.Context, Caller, estate.Resource) bool      { panic("boom") }
 func (bomb) Allow(context.Context, Caller, string, estate.Ref) error { panic("boom") }
 
 func TestAPanicIsAProblemWithoutItsText(t *testing.T) {

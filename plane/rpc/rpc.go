@@ -28,6 +28,9 @@ type Auth interface {
 	// where they may. Verbs are get, list, watch, create, update, delete,
 	// connect, start, status.
 	Allow(ctx context.Context, c Caller, verb string, ref estate.Ref) error
+	// Sees reports whether the caller may get the object as given, which may be
+	// newer or older than what Allow knows: a watch asks it of every event.
+	Sees(ctx context.Context, c Caller, r estate.Resource) bool
 }
 
 // Tickets issues what opens a session once.

@@ -49,6 +49,16 @@ func (g guards) Authenticate(r *http.Request) (Caller, error) {
 }
 
 func (g guards) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref) error {
+	r, _ := g.s.Load(ctx, ref)
+	return g.judge(ctx, c, verb, ref, r)
+}
+
+func (g guards) Sees(ctx context.Context, c Caller, r estate.Resource) bool {
+	return g.judge(ctx, c, "get", r.Header().Ref(), r) == nil
+}
+
+// judge answers for the object as given, which is nil where there is none.
+func (g guards) judge(ctx context.Context, c Caller, verb string, ref estate.Ref, r estate.Resource) error {
 	switch {
 	case c.Admin:
 		return nil
@@ -59,7 +69,7 @@ func (g guards) Allow(ctx context.Context, c Caller, verb string, ref estate.Ref
 		return fault.Denied.Errorf("agents may not %s %s", verb, ref)
 	}
 	own := false
-	switch r, _ := g.s.Load(ctx, ref); o := r.(type) {
+	switch o := r.(type) {
 	case *estate.Desktop:
 		own = o.Spec.Person == c.Person
 	case *estate.Session:

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -142,19 +141,7 @@ func (f *follower) begin(initial []estate.Resource) error {
 
 // sees reports whether the object is in the watch and the caller may see it.
 func (f *follower) sees(r estate.Resource) bool {
-	if !f.inside(r) || !f.match(r.Header().Metadata.Labels) {
-		return false
-	}
-	if a, ok := f.c.Auth.(seer); ok {
-		return a.Sees(f.c.r.Context(), f.c.caller, r)
-	}
-	return f.c.allow("get", r.Header().Ref()) == nil
-}
-
-// seer is an Auth that judges the object of an event. One that does not may
-// know an older object, and hide the event for good.
-type seer interface {
-	Sees(ctx context.Context, c Caller, r estate.Resource) bool
+	return f.inside(r) && f.match(r.Header().Metadata.Labels) && f.c.Auth.Sees(f.c.r.Context(), f.c.caller, r)
 }
 
 // inside reports whether the object is in the watched project.

@@ -134,7 +134,7 @@ func TestAWatchTellsOnlyWhatTheCallerMaySee(t *testing.T) {
 	}
 	ben.want("deleted desktop/p/desk")
 	later := p.tail("ben", fmt.Sprintf("/v1/watch?kinds=Desktop&version=%d", at))
-	later.want("deleted desktop/p/desk") // what is gone by now is not shown as it was
+	later.want("put desktop/p/desk", "deleted desktop/p/desk") // what happened, from when it was his on
 }
 
 func TestAWatchOfWhatThereIsNotIsRefused(t *testing.T) {
