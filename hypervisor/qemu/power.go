@@ -194,14 +194,34 @@ func (m *machine) stop(ctx context.Context, grace time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if lives, err := alive(m.dir); err != nil || !lives {
-		m.disconnect()
+	if err := m.killSoon(ctx); err != nil {
 		return err
 	}
-	if err := m.kill(); err != nil {
-		return fault.Stuck.Errorf("machine %s does not end: %w", m.id, err)
-	}
 	return m.awaitEnd(ctx, quitLimit)
+}
+
+// killSoon kills the process as soon as it can be found: one that only begins,
+// or is about to end, holds the lock and listens nowhere.
+func (m *machine) killSoon(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(quitLimit); ; {
+		if lives, err := alive(m.dir); err != nil || !lives {
+			return err
+		}
+		err := m.kill()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fault.Stuck.Errorf("machine %s does not end: %w", m.id, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // ask asks the guest to power off, by its power button and through its agent:
