@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmware/govmomi/cli"
 	_ "github.com/vmware/govmomi/cli/vm"
@@ -50,6 +51,17 @@ type vcsim struct {
 	creds  string // file with a user it lets in
 }
 
+// closeSoon closes vcsim, and leaves it to itself when a request does not end: a
+// wait for updates of its sometimes outlives whoever asked.
+func closeSoon(shut func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); shut() }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+	}
+}
+
 const testUser, testPassword = "agent@vsphere.local", "not a word of English"
 
 func simulate(t testing.TB) *vcsim {
@@ -68,7 +80,7 @@ func serve(t testing.TB, m *simulator.Model) *vcsim {
 	m.Service.TLS = new(tls.Config)
 	m.Service.Listen = &url.URL{User: url.UserPassword(testUser, testPassword)}
 	s := &vcsim{model: m, server: m.Service.NewServer(), dir: t.TempDir()}
-	t.Cleanup(s.server.Close)
+	t.Cleanup(func() { closeSoon(s.server.Close) })
 	s.cert = s.server.Certificate()
 	s.ca = s.file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Raw})))
 	s.creds = s.file(t, "creds", testUser+"\n"+testPassword+"\n")
