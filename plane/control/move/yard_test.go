@@ -42,7 +42,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // soon bounds every wait.
-const soon = 60 * time.Second
+const soon = 4 * time.Minute
 
 // size is how large every disk of a yard is.
 const size = 8192
