@@ -167,9 +167,12 @@ func (a *Agent) sawVolume(ctx context.Context, v *estate.Volume, deleted bool) {
 func (a *Agent) sawMachine(ctx context.Context, wg *sync.WaitGroup, m *estate.Machine, deleted bool) {
 	id := estate.MachineID(m.Metadata.UID)
 	_, known := a.records.get(id)
+	// A call of a move may be about to record what this change makes a leftover:
+	// whoever keeps a machine hears everything of it.
+	_, kept := a.running(id)
 	mv := m.Spec.Moving
 	moves := mv != nil && (mv.From == a.Hypervisor || mv.To == a.Hypervisor)
-	if m.Spec.Hypervisor != a.Hypervisor && !moves && !known {
+	if m.Spec.Hypervisor != a.Hypervisor && !moves && !known && !kept {
 		return
 	}
 	a.keep(ctx, wg, m, deleted)

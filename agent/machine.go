@@ -78,9 +78,7 @@ func (k *keeper) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, errGone):
-			if k.leave(m) {
-				return
-			}
+			return
 		case err != nil:
 			k.agent.Log.Warn("keep machine", "machine", m.Metadata.Name, "error", err)
 			k.tell(ctx, m, func(s *estate.MachineStatus) { s.Waiting = problem(err) })
@@ -98,8 +96,9 @@ func (k *keeper) run(ctx context.Context) {
 }
 
 // takeStep takes one step for the newest there is, when nothing else is done to
-// the machine.
-func (k *keeper) takeStep(ctx context.Context) (*estate.Machine, time.Duration, error) {
+// the machine. A keeper leaves in its turn, so that a call of a move that waits
+// for its own finds it gone. It ends with errGone once it has left.
+func (k *keeper) takeStep(ctx context.Context) (m *estate.Machine, next time.Duration, err error) {
 	done, err := k.myTurn(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -107,9 +106,13 @@ func (k *keeper) takeStep(ctx context.Context) (*estate.Machine, time.Duration, 
 	defer done()
 	m, deleted := k.latest()
 	if deleted {
-		return m, 0, k.vanished(ctx, m)
+		err = k.vanished(ctx, m)
+	} else {
+		next, err = k.step(ctx, m)
 	}
-	next, err := k.step(ctx, m)
+	if errors.Is(err, errGone) && !k.leave(m) {
+		return m, 0, nil
+	}
 	return m, next, err
 }
 

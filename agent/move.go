@@ -208,6 +208,10 @@ func (a *Agent) ordered(ctx context.Context, c api.Call) (k *keeper, m *estate.M
 	if done, err = k.myTurn(ctx); err != nil {
 		return nil, nil, nil, err
 	}
+	if now, _ := a.running(c.Machine); now != k {
+		done()
+		return nil, nil, nil, fault.Unavailable.Errorf("the agent of %s has just let go of machine %s", a.Hypervisor, c.Moving.Name)
+	}
 	m, err = api.Get[estate.Machine](ctx, a.Plane, c.Moving.Project, c.Moving.Name)
 	if err == nil {
 		mv := m.Spec.Moving
