@@ -355,14 +355,37 @@ func (y *yard) only(host string, power estate.Power) {
 	y.t.Helper()
 	other := map[string]string{"a": "b", "b": "a"}[host]
 	id := estate.MachineID(y.machine.Metadata.UID)
+	var still string // what is not so
+	defer func() {
+		if y.t.Failed() && still != "" {
+			y.t.Logf("the machine is not on %s alone: %s", host, still)
+		}
+	}()
 	y.until("the machine is on "+host+" alone", func() bool {
 		m, err := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
 		y.must(err)
 		have, here := y.held(host)
 		_, there := y.held(other)
 		records, _ := filepath.Glob(filepath.Join(y.sites[other].dir, "records", "*.json"))
-		return m.Spec.Hypervisor == host && m.Spec.Moving == nil && m.Spec.Power == power && m.Status.Hypervisor == host && m.Status.Power == power &&
-			here && have.Power == power && !there && !y.hasFile(other) && len(records) == 0 && y.ref.quiet()
+		still = ""
+		for _, c := range []struct {
+			so   bool
+			what string
+		}{
+			{m.Spec.Hypervisor == host && m.Spec.Moving == nil && m.Spec.Power == power, "it is not placed there at rest"},
+			{m.Status.Hypervisor == host && m.Status.Power == power, "its agent has not told so"},
+			{here && have.Power == power, "its host has it otherwise"},
+			{!there, "the other host has it too"},
+			{!y.hasFile(other), "the other host has its volume"},
+			{len(records) == 0, "the other agent remembers it"},
+			{y.ref.quiet(), "something still acts"},
+		} {
+			if !c.so {
+				still = c.what
+				break
+			}
+		}
+		return still == ""
 	})
 	// Nothing is on the other's shelf: an unequal machine of that ID can be made.
 	def := driver.Definition{ID: id, Name: "another", CPUs: 1, Memory: estate.GiB, Disks: []driver.Disk{{Name: "x", Size: size}}}
