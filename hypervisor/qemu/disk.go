@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"maps"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"consort.dev/consort/fault"
 	"consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/internal/atomicfile"
+	"consort.dev/consort/internal/diskfile"
 )
 
 // private makes a private disk: empty, or holding what differs from its base.
@@ -101,18 +101,7 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 			return err
 		}
 	}
-	f, err := openDisk(path, true)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	// A raw base may be shorter than the disk; what is past its end reads as zeros.
-	size := diskSize(d)
-	n, err := io.Copy(w, reader(ctx, io.LimitReader(f, size)))
-	if err == nil && n < size {
-		_, err = io.CopyN(w, reader(ctx, zeros{}), size-n)
-	}
-	return err
+	return diskfile.Drain(ctx, w, path, diskSize(d))
 }
 
 // stack returns the files a disk consists of, topmost first, by their paths.
@@ -200,14 +189,13 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r i
 	if err != nil {
 		return err
 	}
-	size := diskSize(d)
 	if d.File != nil {
-		return h.importFile(ctx, m, d, reader(ctx, r))
+		return h.importFile(ctx, m, d, r)
 	}
 	rec := m.record()
 	next := copied{File: rec.freeName(name, ".raw"), Format: estate.Raw}
 	err = atomicfile.WriteFrom(filepath.Join(m.dir, next.File), 0o600, func(w io.Writer) error {
-		return copyExactly(w.(*os.File), reader(ctx, r), size)
+		return diskfile.Fill(ctx, w.(*os.File), r, diskSize(d))
 	})
 	if err != nil {
 		return err
@@ -236,7 +224,7 @@ func (h *Host) importFile(ctx context.Context, m *machine, d driver.Disk, r io.R
 			return err
 		}
 	}
-	fill := func(w io.Writer) error { return copyExactly(w.(*os.File), r, diskSize(d)) }
+	fill := func(w io.Writer) error { return diskfile.Fill(ctx, w.(*os.File), r, diskSize(d)) }
 	if d.File.Format == estate.Raw {
 		return atomicfile.WriteFrom(d.File.Path, info.Mode().Perm(), fill)
 	}
@@ -249,58 +237,4 @@ func (h *Host) importFile(ctx context.Context, m *machine, d driver.Disk, r io.R
 		// The tool writes into the file that is already open here.
 		return h.image(ctx, "convert", "-q", "-f", "raw", "-O", string(d.File.Format), raw, w.(*os.File).Name())
 	})
-}
-
-// copyExactly fills f with the size bytes that r must yield, leaving holes
-// where it yields zeros.
-func copyExactly(f *os.File, r io.Reader, size int64) error {
-	buf := make([]byte, 256<<10)
-	var at int64
-	for {
-		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), size-at+1)])
-		if at+int64(n) > size {
-			return fault.Invalid.Errorf("the source yields more than the disk's %d bytes", size)
-		}
-		if !zero(buf[:n]) {
-			if _, err := f.WriteAt(buf[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-		switch {
-		case err == nil:
-			continue
-		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-			return fault.Unavailable.Errorf("the source broke off after %d of %d bytes: %w", at, size, err)
-		case at != size:
-			return fault.Invalid.Errorf("the source yields %d bytes, the disk has %d", at, size)
-		}
-		return f.Truncate(size)
-	}
-}
-
-func zero(b []byte) bool {
-	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
-}
-
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) {
-	clear(b)
-	return len(b), nil
-}
-
-// reader returns r, which ends when ctx does.
-func reader(ctx context.Context, r io.Reader) io.Reader { return cut{ctx, r} }
-
-type cut struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c cut) Read(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(b)
 }

@@ -62,12 +62,17 @@ func (t Tool) Export(ctx context.Context, w io.Writer, stack []File, size int64,
 			return err
 		}
 	}
+	return Drain(ctx, w, path, size)
+}
+
+// Drain writes the first size bytes of a raw file. It may be shorter, as a base
+// is that a disk outgrew: what is past its end reads as zeros.
+func Drain(ctx context.Context, w io.Writer, path string, size int64) error {
 	f, err := Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// A raw base may be shorter than the disk; what is past its end reads as zeros.
 	n, err := io.Copy(w, cut{ctx, io.LimitReader(f, size)})
 	if err == nil && n < size {
 		_, err = io.CopyN(w, cut{ctx, zeros{}}, size-n)
