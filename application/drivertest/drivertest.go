@@ -108,7 +108,7 @@ func layer(n int) driver.Layer {
 	return driver.Layer{
 		Application: fmt.Sprintf("app%d", n), Version: "1",
 		Digest: estate.Digest("sha256:" + strings.Repeat(fmt.Sprintf("%016x", 15-n), 4)),
-		Path:   fmt.Sprintf("/layers/%d", n), Size: 65536,
+		Path:   os.DevNull, Size: 65536, // a file that is there; what it holds is no promise's matter
 	}
 }
 

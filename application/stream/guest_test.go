@@ -55,6 +55,18 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 	apart(t, g, calculator, eyes)
 	detachOneByOne(t, p, g, calculator, eyes)
 	g.picture(t, "2-after")
+
+	// Where disks have no serial number, each is known by how it begins.
+	g.nameless = true
+	for _, l := range []driver.Layer{eyes, calculator} {
+		if err := p.Attach(t.Context(), g, l); err != nil {
+			t.Fatalf("Attach %s without a serial number: %v", l.Application, err)
+		}
+	}
+	checkAttached(t, p, g, calculator, eyes)
+	start(t, p, g, calculator, "galculator")
+	start(t, p, g, eyes, "xev")
+	detachOneByOne(t, p, g, calculator, eyes)
 }
 
 // detachOneByOne shows that each takes its files and its processes with it, and

@@ -27,6 +27,8 @@ import (
 type machine struct {
 	id      estate.MachineID
 	monitor *qmp.Client
+	// nameless leaves out disks' serial numbers, as hypervisors do that have none.
+	nameless bool
 
 	mu    sync.Mutex
 	agent net.Conn
@@ -178,10 +180,13 @@ func (g *machine) AttachDisk(ctx context.Context, d driver.Disk) error {
 	}
 	g.disks = append(g.disks, d.Name)
 	slices.Sort(g.disks)
-	return g.monitor.Execute(ctx, "device_add", map[string]any{
-		"driver": "virtio-blk-pci", "id": "dev-" + d.Name, "drive": d.Name, "serial": d.Name,
-		"bus": fmt.Sprintf("port%d", len(g.disks)-1),
-	}, nil)
+	device := map[string]any{
+		"driver": "virtio-blk-pci", "id": "dev-" + d.Name, "drive": d.Name, "bus": fmt.Sprintf("port%d", len(g.disks)-1),
+	}
+	if !g.nameless {
+		device["serial"] = d.Name
+	}
+	return g.monitor.Execute(ctx, "device_add", device, nil)
 }
 
 func (g *machine) DetachDisk(ctx context.Context, name string) error {

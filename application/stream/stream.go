@@ -6,7 +6,11 @@ package stream
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
+	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -57,11 +61,15 @@ func (p *Provider) Attach(ctx context.Context, m driver.Machine, l driver.Layer)
 	if err != nil || slices.Contains(attached, l.Digest) {
 		return err
 	}
+	head, err := headOf(l.Path)
+	if err != nil {
+		return err
+	}
 	serial := serial(l.Digest)
 	if err := m.AttachDisk(ctx, driver.Disk{Name: serial, Path: l.Path, Size: l.Size}); err != nil {
 		return err
 	}
-	_, err = run(ctx, m, "attach", l.Digest.Hex(), serial, strconv.FormatInt(int64(l.Size), 10))
+	_, err = run(ctx, m, "attach", l.Digest.Hex(), serial, strconv.FormatInt(int64(l.Size), 10), head)
 	return err
 }
 
@@ -103,6 +111,22 @@ func (p *Provider) Detach(ctx context.Context, m driver.Machine, layer estate.Di
 
 // serial is what the guest finds the disk by; at most 20 bytes.
 func serial(d estate.Digest) string { return "l-" + d.Hex()[:16] }
+
+// headOf returns the SHA-256, in hexadecimal digits, of a layer's first 64 KiB:
+// what the guest finds the disk by where disks have no serial number. All layers
+// are longer, and no two begin alike: the superblock counts what is in them.
+func headOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, grid)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
 
 //go:embed scripts/*.sh
 var scripts embed.FS

@@ -1,6 +1,6 @@
-# attach DIGITS SERIAL SIZE: mount the layer's disk and make its caches.
+# attach DIGITS SERIAL SIZE HEAD: mount the layer's disk and make its caches.
 set -eu
-digits=$1 serial=$2 size=$3
+digits=$1 serial=$2 size=$3 head=$4
 at=/run/consort/layers/$digits
 
 for program in mount umount unshare setpriv bwrap systemd-run systemctl; do
@@ -18,6 +18,19 @@ disk() {
 		if [ "$has" = "$serial" ]; then
 			name=${file#/sys/block/}
 			name=${name%/serial}
+			return
+		fi
+	done
+	# A disk that has none, as on Xen, is known by its size and its beginning.
+	for dir in /sys/block/*; do
+		has=
+		[ -e "$dir/serial" ] && read -r has <"$dir/serial" || :
+		[ -z "$has" ] || continue
+		read -r sectors <"$dir/size" || continue
+		[ $((sectors * 512)) -eq "$size" ] && [ -b "/dev/${dir##*/}" ] || continue
+		sum=$(head -c 65536 "/dev/${dir##*/}" | sha256sum)
+		if [ "${sum%% *}" = "$head" ]; then
+			name=${dir##*/}
 			return
 		fi
 	done
@@ -76,4 +89,4 @@ if [ -n "$want" ]; then
 	chown -R -h root:root "$cache"
 	chmod 0755 "$cache"
 fi
-: >"$at.ready"
+echo "/dev/$name" >"$at.ready"

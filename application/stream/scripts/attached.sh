@@ -8,6 +8,10 @@ while read -r device at kind rest; do
 		has=
 		file=/sys/block/${device#/dev/}/serial
 		[ -e "$file" ] && read -r has <"$file" || :
+		# Without one, the disk it was mounted from then is as much as is known.
+		if [ -z "$has" ] && read -r from <"$at.ready" && [ "$from" = "$device" ]; then
+			echo "$digits"
+		fi
 		# The serial number is "l-" and the first 16 digits.
 		case $digits in
 		"${has#l-}"*) [ ${#has} -eq 18 ] && echo "$digits" ;;
