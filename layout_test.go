@@ -99,7 +99,7 @@ var home = map[string]string{
 	"go.uber.org/zap":                    "plane/store/etcd",
 	"github.com/digitalocean/go-libvirt": "internal/virtrpc",
 	"libvirt.org/go/libvirtxml":          "hypervisor/libvirt hypervisor/xen",
-	"github.com/vmware/govmomi":          "hypervisor/vsphere",
+	"github.com/vmware/govmomi":          "hypervisor/vsphere hypervisor/vsphere/vcsim",
 }
 
 // vocabulary has words that a provider must use because its vendor does, though

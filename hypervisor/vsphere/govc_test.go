@@ -23,12 +23,12 @@ import (
 // govc runs the vendor's own client, in a process of its own.
 func (s *vcsim) govc(t *testing.T, args ...string) []byte {
 	t.Helper()
-	self, err := os.Executable()
+	program, err := simulator()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, append([]string{"govc"}, args...)...)
-	cmd.Env = append(os.Environ(), "GOVC_URL=https://"+s.server.URL.Host+"/sdk", "GOVC_USERNAME="+testUser, "GOVC_PASSWORD="+testPassword,
+	cmd := exec.CommandContext(t.Context(), program, append([]string{"govc"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOVC_URL=https://"+s.at+"/sdk", "GOVC_USERNAME="+testUser, "GOVC_PASSWORD="+testPassword,
 		"GOVC_TLS_CA_CERTS="+s.ca, "GOVC_PERSIST_SESSION=false", "GOVC_DATASTORE=LocalDS_0", "GOVC_RESOURCE_POOL=/DC0/host/DC0_C0/Resources", "GOVC_FOLDER=/DC0/vm", "GOVC_NETWORK=DC0_DVPG0")
 	var out, text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &text

@@ -3,24 +3,14 @@ package vsphere
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"io"
-	"log"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/vmware/govmomi/cli"
-	_ "github.com/vmware/govmomi/cli/vm"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
-	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -31,119 +21,12 @@ import (
 	"consort.dev/consort/hypervisor/drivertest"
 )
 
-// TestMain keeps vcsim quiet: it tells of every fault it is told to make. The
-// program is govc, the vendor's own client, when it is started as that.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "govc" {
-		os.Exit(cli.Run(os.Args[2:]))
-	}
-	log.SetOutput(io.Discard)
-	os.Exit(m.Run())
-}
-
-// vcsim is a simulated vCenter with one cluster of two hosts and one datastore.
-type vcsim struct {
-	model  *simulator.Model
-	server *simulator.Server
-	dir    string
-	ca     string // file with its certificate
-	cert   *x509.Certificate
-	creds  string // file with a user it lets in
-}
-
-// closeSoon closes vcsim, and leaves it to itself when a request does not end: a
-// wait for updates of its sometimes outlives whoever asked.
-func closeSoon(shut func()) {
-	done := make(chan struct{})
-	go func() { defer close(done); shut() }()
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-	}
-}
-
-const testUser, testPassword = "agent@vsphere.local", "not a word of English"
-
-func simulate(t testing.TB) *vcsim {
-	m := simulator.VPX()
-	m.Host, m.ClusterHost = 0, 2
-	return serve(t, m)
-}
-
-func serve(t testing.TB, m *simulator.Model) *vcsim {
-	t.Helper()
-	m.Machine = 0
-	if err := m.Create(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Remove)
-	m.Service.TLS = new(tls.Config)
-	m.Service.Listen = &url.URL{User: url.UserPassword(testUser, testPassword)}
-	s := &vcsim{model: m, server: m.Service.NewServer(), dir: t.TempDir()}
-	t.Cleanup(func() { closeSoon(s.server.Close) })
-	s.cert = s.server.Certificate()
-	s.ca = s.file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Raw})))
-	s.creds = s.file(t, "creds", testUser+"\n"+testPassword+"\n")
-	return s
-}
-
-func (s *vcsim) file(t testing.TB, name, text string) string {
-	t.Helper()
-	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// config is how to open a host of the vCenter.
-func (s *vcsim) config(query ...string) Config {
-	q := append([]string{"ca=" + url.QueryEscape(s.ca)}, query...)
-	return Config{Endpoint: "https://" + s.server.URL.Host + "/sdk?" + strings.Join(q, "&"), Credentials: s.creds, Dir: s.dir}
-}
-
-func (s *vcsim) open(t testing.TB, query ...string) *Host {
-	t.Helper()
-	h, err := open(t.Context(), s.config(query...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
 // raw is what bases hold.
 var raw = bytes.Repeat([]byte("a base without a system. "), 41)[:1024]
 
 func (s *vcsim) base(t testing.TB) driver.Content {
 	t.Helper()
 	return driver.Content{Path: s.file(t, "base.img", string(raw)), Format: estate.Raw, Size: estate.Bytes(len(raw))}
-}
-
-// vmOf returns the simulator's own machine of that UUID.
-func (s *vcsim) vmOf(id estate.MachineID) *simulator.VirtualMachine {
-	for _, o := range s.model.Map().All("VirtualMachine") {
-		if v := o.(*simulator.VirtualMachine); v.Config.Uuid == string(id) {
-			return v
-		}
-	}
-	return nil
-}
-
-// blind makes vCenter lose sight of a machine.
-func (s *vcsim) blind(_ context.Context, id estate.MachineID) (see func(), err error) {
-	v := s.vmOf(id)
-	if v == nil {
-		return nil, errors.New("the simulator has no such machine")
-	}
-	say := func(state types.VirtualMachineConnectionState) {
-		ctx := s.model.Service.Context
-		ctx.WithLock(v, func() {
-			ctx.Update(v, []types.PropertyChange{{Name: "runtime.connectionState", Val: state}})
-		})
-	}
-	say(types.VirtualMachineConnectionStateDisconnected)
-	return func() { say(types.VirtualMachineConnectionStateConnected) }, nil
 }
 
 // stranger has the vendor's own client make a machine with a disk.
@@ -217,7 +100,7 @@ func TestConformance(t *testing.T) { drivertest.RunShared(t, bench) }
 
 // A single host of ESXi has no vCenter above it to move machines.
 func TestASingleHostDoesAllButMove(t *testing.T) {
-	s := serve(t, simulator.ESX())
+	s := serve(t, "-alone")
 	h, err := Open(t.Context(), s.config())
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +142,7 @@ func TestServersNobodyVouchesForAreRefused(t *testing.T) {
 		{"its thumbprint", "?thumbprint=" + strings.ToLower(good), nil},
 		{"its authority", "?ca=" + s.ca, nil},
 	} {
-		h, err := open(t.Context(), Config{Endpoint: "https://" + s.server.URL.Host + c.query, Credentials: s.creds})
+		h, err := open(t.Context(), Config{Endpoint: "https://" + s.at + c.query, Credentials: s.creds})
 		if err == nil {
 			h.Close()
 		}
