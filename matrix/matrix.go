@@ -148,6 +148,8 @@ const (
 	Improved Verdict = "better"
 	Worse    Verdict = "worse"
 	Missing  Verdict = "not measured"
+	TooFew   Verdict = "too few repeats"
+	Doubtful Verdict = "doubtful" // apart, as some are by chance where many are compared
 )
 
 // Least is by how much medians must differ, as a share of the smaller, before a
@@ -155,12 +157,20 @@ const (
 // besides does to a run.
 const Least = 0.10
 
+// Chance is how likely repeats of one and the same thing may be to lie apart
+// before so few of them say nothing: it takes four each, or three and five.
+const Chance = 0.05
+
 // Compare says how b is against a. It is different only when no sample of one
 // lies among those of the other and the medians are Least apart: of five
 // repeats each, that comes by chance once in 126 (Mann-Whitney, two-sided).
+// Whoever compares many cells must reckon with that; Diff does.
 func Compare(a, b Cell, better estate.Better) Verdict {
-	if !a.Measured() || !b.Measured() {
+	switch {
+	case !a.Measured() || !b.Measured():
 		return Missing
+	case apartByChance(len(a.Samples), len(b.Samples)) > Chance:
+		return TooFew
 	}
 	apart := a.High < b.Low || b.High < a.Low
 	if !apart || math.Abs(a.Median-b.Median) < Least*math.Min(math.Abs(a.Median), math.Abs(b.Median)) {
@@ -179,11 +189,14 @@ type Change struct {
 	Better   estate.Better
 	Was, Is  Cell
 	Verdict  Verdict
-	Release  bool // the product or its accelerator changed
+	Chance   float64 // how likely so large a difference is where there is none
+	Release  bool    // the product or its accelerator changed
 }
 
 // Diff compares two matrices figure by figure. Columns are the same when the
-// hypervisor and the type of guest are: their releases may differ.
+// hypervisor and the type of guest are: their releases may differ. However many
+// figures are compared, it is unlikely (Sure) that it calls one different that
+// is not.
 func Diff(was, is Matrix) []Change {
 	var out []Change
 	for _, r := range is.Rows {
@@ -194,12 +207,35 @@ func Diff(was, is Matrix) []Change {
 			}
 			out = append(out, Change{
 				Workload: r.Workload, Figure: r.Figure, Better: r.Better, Was: old, Is: c,
-				Verdict: Compare(old, c, r.Better),
+				Verdict: Compare(old, c, r.Better), Chance: welch(old.Samples, c.Samples),
 				Release: old.Column.Product != c.Column.Product || old.Column.Accelerator != c.Column.Accelerator,
 			})
 		}
 	}
+	judge(out)
 	return out
+}
+
+// ByChance is how many of the changes would lie apart by chance alone at most,
+// were there no difference at all.
+func ByChance(changes []Change) float64 {
+	sum := 0.0
+	for _, c := range changes {
+		if c.Verdict != Missing && c.Verdict != TooFew {
+			sum += apartByChance(len(c.Was.Samples), len(c.Is.Samples))
+		}
+	}
+	return sum
+}
+
+// Cell returns the cell of a figure on a hypervisor, for its type of guest.
+func (m Matrix) Cell(workload, figure, hypervisor, guestType string) (c Cell, better estate.Better, found bool) {
+	i := slices.IndexFunc(m.Rows, func(r Row) bool { return r.Workload == workload && r.Figure == figure })
+	if i < 0 {
+		return Cell{}, "", false
+	}
+	c, found = m.cell(m.Rows[i], Column{Hypervisor: hypervisor, GuestType: guestType})
+	return c, m.Rows[i].Better, found && c.Measured()
 }
 
 func (m Matrix) cell(r Row, at Column) (Cell, bool) {
