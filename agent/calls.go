@@ -66,6 +66,8 @@ func (a *Agent) serve(ctx context.Context, c api.Call) error {
 		return a.serveStart(ctx, k, c)
 	case api.CallRun:
 		return a.serveRun(ctx, k, c)
+	case api.CallTrial:
+		return a.serveTrial(ctx, k, c)
 	case api.CallAccount:
 		return a.serveAccount(ctx, k, c)
 	}

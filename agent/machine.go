@@ -241,7 +241,7 @@ func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine,
 func (k *keeper) definition(ctx context.Context, m *estate.Machine) (driver.Definition, error) {
 	hw := m.Spec.Hardware
 	def := driver.Definition{
-		ID: k.id, Name: m.Metadata.Name, CPUs: hw.CPUs, Memory: hw.Memory, Firmware: hw.Firmware, Screen: hw.Screen,
+		ID: k.id, Name: m.Metadata.Name, GuestType: hw.GuestType, CPUs: hw.CPUs, Memory: hw.Memory, Firmware: hw.Firmware, Screen: hw.Screen,
 	}
 	for _, d := range hw.Disks {
 		disk, err := k.disk(ctx, m, d)

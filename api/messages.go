@@ -147,7 +147,7 @@ const (
 // through one. The agent answers with OpenCall, once.
 type Call struct {
 	ID      string           `json:"id"`
-	Verb    Verb             `json:"verb" enum:"display,port,start,account,content,run,rest,prepare,export,import,hash,shelve,try,where,arrive,depart"`
+	Verb    Verb             `json:"verb" enum:"display,port,start,account,content,run,trial,rest,prepare,export,import,hash,shelve,try,where,arrive,depart"`
 	Machine estate.MachineID `json:"machine,omitempty" doc:"For all but content."`
 	Port    int              `json:"port,omitempty" doc:"For port."`
 	Start   *Start           `json:"start,omitempty" doc:"For start."`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	extent  = 64 << 20 // bytes of the file that disk works on
+	extent  = 32 << 20 // bytes of the file that disk works on
 	page    = 4 << 10
 	stretch = 1 << 20
 )
@@ -73,6 +74,27 @@ func sequential(path string, d time.Duration, out figures) error {
 	}
 	out["sequential_write_mb_per_s"] = float64(n) / mega / time.Since(began).Seconds()
 	return nil
+}
+
+// dirt leaves a file of 32 MiB on the disk, so that a snapshot has something to
+// keep or to take back.
+func dirt(time.Duration, []string) (figures, error) {
+	f, err := os.Create("/var/tmp/dirt")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, stretch)
+	dice := rand.New(rand.NewPCG(3, 4))
+	for range extent / stretch {
+		for i := 0; i < len(b); i += 8 {
+			binary.LittleEndian.PutUint64(b[i:], dice.Uint64()) // what no host can leave out
+		}
+		if _, err := f.Write(b); err != nil {
+			return nil, err
+		}
+	}
+	return figures{"dirt_bytes": extent}, f.Sync()
 }
 
 // random does an operation on random pages of the file, past the cache where the

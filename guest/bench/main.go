@@ -1,5 +1,6 @@
 // Command bench is what runs inside a guest when hypervisors are compared: one
 // workload, a second or two long, whose figures it prints as one line of JSON.
+// In tcp and display the host measures and the guest does its part.
 // It is static and needs nothing of its guest but Linux and root.
 package main
 
@@ -26,6 +27,9 @@ var workloads = map[string]workload{
 	"switches": switches,
 	"disk":     disk,
 	"packets":  packets,
+	"dirt":     dirt,
+	"tcp":      tcp,
+	"display":  display,
 }
 
 func main() {

@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // measure runs a workload and returns its figures, all of which are positive.
@@ -86,5 +90,51 @@ func TestChecksumIsThatOfTheRFC(t *testing.T) {
 	b[9] ^= 1
 	if checksum(b) == 0 {
 		t.Error("a changed packet has the same checksum")
+	}
+}
+
+func TestTCPTakesGivesAndCounts(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(at)
+	type result struct {
+		moved figures
+		err   error
+	}
+	end := make(chan result, 1)
+	go func() {
+		moved, err := tcp(50*time.Millisecond, []string{port})
+		end <- result{moved, err}
+	}()
+	reach := func(first byte) *net.TCPConn {
+		for stop := time.Now().Add(10 * time.Second); ; {
+			conn, err := net.Dial("tcp4", at)
+			if err == nil {
+				conn.Write([]byte{first})
+				return conn.(*net.TCPConn)
+			}
+			if time.Now().After(stop) {
+				t.Fatal(err)
+			}
+		}
+	}
+	conn := reach(take)
+	conn.Write(make([]byte, 100_000))
+	conn.CloseWrite()
+	var n int64
+	if err := binary.Read(conn, binary.BigEndian, &n); err != nil || n != 100_000 {
+		t.Errorf("the guest took %d, %v; want 100000", n, err)
+	}
+	conn.Close()
+	conn = reach(give)
+	got, err := io.Copy(io.Discard, conn)
+	conn.Close()
+	r := <-end
+	if err != nil || r.err != nil || got == 0 || r.moved["given_bytes"] != float64(got) || r.moved["taken_bytes"] != 100_000 {
+		t.Errorf("got %d, %v; the guest says %v, %v", got, err, r.moved, r.err)
 	}
 }

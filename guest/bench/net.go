@@ -27,7 +27,7 @@ func packets(d time.Duration, args []string) (figures, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	each := d / time.Duration(2*len(sizes))
+	each := d / 4 // 2.5 times d in all
 	out := figures{}
 	for _, size := range sizes {
 		trips, err := pingPong(conn, size, each)
@@ -143,6 +143,9 @@ func pingPong(conn *net.IPConn, size int, d time.Duration) ([]time.Duration, err
 // window is how many packets are under way in flood.
 const window = 32
 
+// lost is after which time without any answer packets count as lost.
+const lost = 20 * time.Millisecond
+
 // flood returns how many answers come in a second. What is lost is sent anew.
 func flood(conn *net.IPConn, size int, d time.Duration) (float64, error) {
 	b := make([]byte, 2048)
@@ -158,7 +161,7 @@ func flood(conn *net.IPConn, size int, d time.Duration) (float64, error) {
 		}
 	}
 	for time.Since(began) < d {
-		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		conn.SetReadDeadline(time.Now().Add(lost))
 		_, err := next(conn, b)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err

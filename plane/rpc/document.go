@@ -205,6 +205,7 @@ func (d describer) act(op *huma.Operation, r route) {
 		"me":               {"Read who the plane takes you for.", nil, d.of(api.Me{}), 200},
 		"join":             {"An agent says that it is there.", nil, d.of(api.JoinReply{}), 200},
 		"run":              {"Run a command in a machine's guest.", d.of(api.RunRequest{}), d.of(api.RunReply{}), 200},
+		"trial":            {"Have a machine's host measure a workload.", d.of(api.TrialRequest{}), d.of(api.TrialReply{}), 200},
 		"moveDesktop":      {"Have the machine of a desktop go to another hypervisor.", d.of(api.MoveRequest{}), d.of(api.MoveReply{}), 200},
 		"moveMachine":      {"Have a machine go to another hypervisor.", d.of(api.MoveRequest{}), d.of(api.MoveReply{}), 200},
 		"abort":            {"Ask for an operation to be undone.", nil, d.of(api.Empty{}), 200},

@@ -187,6 +187,7 @@ func (s *Server) routes() []route {
 		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
 		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
 		route{id: "run", method: "POST", path: "/v1/projects/{project}/machines/{name}/run", kind: machine, serve: (*call).run, endless: true},
+		route{id: "trial", method: "POST", path: "/v1/projects/{project}/machines/{name}/trial", kind: machine, serve: (*call).trial, endless: true},
 		route{id: "moveDesktop", method: "POST", path: "/v1/projects/{project}/desktops/{name}/move", kind: desktop, serve: (*call).move},
 		route{id: "moveMachine", method: "POST", path: "/v1/projects/{project}/machines/{name}/move", kind: machine, serve: (*call).move},
 		route{id: "abort", method: "POST", path: "/v1/projects/{project}/operations/{name}/abort", kind: operation, serve: (*call).abort},
