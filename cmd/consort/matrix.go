@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ func newMatrix(c *cli) *cobra.Command {
 		Short: "Measure hypervisors against each other",
 		Long: `Runs the same guest and the same workloads on every hypervisor, and shows which is
 best at what: only where the spread of the repeats leaves no doubt.`,
-		Example: "  consort matrix run --image small-desktop\n  consort matrix show\n  consort matrix diff",
+		Example: "  consort matrix run --image bench-guest\n  consort matrix show\n  consort matrix diff",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -44,8 +45,8 @@ func (c *cli) matrixRun() *cobra.Command {
 		Long: `Runs each workload on each hypervisor, in turns, and keeps one trial for each pair.
 A machine is made for it on every hypervisor and removed again. Nothing else should
 load the hosts meanwhile: what does is in the spread.`,
-		Example: `  consort matrix run --image small-desktop --network lan
-  consort matrix run --image small-desktop --hypervisors rack-1,rack-2/pvh --workloads cpu,disk --repeats 9`,
+		Example: `  consort matrix run --image bench-guest --network lan
+  consort matrix run --image bench-guest --hypervisors rack-1,rack-2/pvh --workloads cpu,disk --repeats 9`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runMatrix(cmd.Context(), o, out) },
 	}
@@ -54,13 +55,13 @@ load the hosts meanwhile: what does is in the spread.`,
 	f.StringSliceVar(&o.hypervisors, "hypervisors", nil, "which, as NAME or NAME/GUESTTYPE (default: all that are ready and run commands in guests)")
 	f.StringSliceVar(&o.workloads, "workloads", workloadsOf, "which workloads")
 	f.StringVar(&o.image, "image", "", "image of the guest")
-	f.StringVar(&o.network, "network", "", "network the guest joins, for packets; none when empty")
+	f.StringVar(&o.network, "network", "", "network the guest joins, for packets and tcp; none when empty")
 	f.StringVar(&o.memory, "memory", "512Mi", "memory of the guest")
 	f.StringVar(&o.program, "program", besideSelf("consort-bench"), "the workloads' program, for the guest")
 	f.StringVar(&o.run, "name", "", "name of the run (default: the time)")
 	f.IntVar(&o.repeats, "repeats", 5, "how often each runs")
-	f.Float64Var(&o.seconds, "seconds", 2, "length of each workload")
-	f.StringVar(&out, "out", "", "write the result here too, as JSON")
+	f.Float64Var(&o.seconds, "seconds", 1, "length of each part of a workload")
+	f.StringVar(&out, "out", "", "write the result here too, as JSON, after each round")
 	if err := cmd.MarkFlagRequired("image"); err != nil {
 		panic(err) // a flag that is not there is a bug
 	}
@@ -94,22 +95,23 @@ func (c *cli) runMatrix(ctx context.Context, o trialOptions, out string) error {
 			return err
 		}
 	}
-	trials, err := c.trial(ctx, o)
-	if err != nil {
-		return err
-	}
-	for _, t := range trials {
-		if err := client.Put(ctx, t, api.Write{Create: true}); err != nil {
-			return err
+	var last []*estate.Trial
+	failed := c.trial(ctx, o, func(all []*estate.Trial) error {
+		last = all
+		if out == "" {
+			return nil
+		}
+		return writeMatrix(out, matrix.Of(all))
+	})
+	for _, t := range last {
+		if err := client.Put(context.WithoutCancel(ctx), t, api.Write{Create: true}); err != nil {
+			return errors.Join(failed, err)
 		}
 	}
-	m := matrix.Of(trials)
-	if out != "" {
-		if err := writeMatrix(out, m); err != nil {
-			return err
-		}
+	if len(last) > 0 {
+		failed = errors.Join(failed, c.showMatrix(matrix.Of(last)))
 	}
-	return c.showMatrix(m)
+	return failed
 }
 
 // measurable returns every hypervisor that is ready, once for each type of guest
@@ -239,7 +241,7 @@ func (c *cli) showMatrix(m matrix.Matrix) error {
 	if err := writeRows(c.out, rows); err != nil {
 		return err
 	}
-	fmt.Fprintln(c.out, "\nMedian (least to greatest). * is best, where no repeat of another comes near.")
+	fmt.Fprintln(c.out, "\nMedian (least to greatest). * is best, where no repeat of another comes near: in each row by chance once in 126 with five repeats.")
 	for _, col := range m.Columns {
 		fmt.Fprintf(c.out, "  %s: %s, %s\n", columnText(col), orElse(col.Product, "unknown release"), orElse(col.Accelerator, "unknown accelerator"))
 	}
@@ -278,7 +280,7 @@ func (c *cli) showDiff(changes []matrix.Change) error {
 	verdicts := map[matrix.Verdict]int{}
 	for _, ch := range changes {
 		verdicts[ch.Verdict]++
-		if ch.Verdict == matrix.Same || ch.Verdict == matrix.Missing {
+		if ch.Verdict != matrix.Improved && ch.Verdict != matrix.Worse {
 			continue
 		}
 		verdict := string(ch.Verdict)
@@ -295,31 +297,62 @@ func (c *cli) showDiff(changes []matrix.Change) error {
 		}
 		fmt.Fprintln(c.out)
 	}
-	fmt.Fprintf(c.out, "Of %d figures: %d no difference, %d better, %d worse, %d not measured in both.\n",
-		len(changes), verdicts[matrix.Same], verdicts[matrix.Improved], verdicts[matrix.Worse], verdicts[matrix.Missing])
+	fmt.Fprintf(c.out, "Of %d figures: %d no difference, %d better, %d worse, %d not measured in both, %d with too few repeats to say.\n",
+		len(changes), verdicts[matrix.Same]+verdicts[matrix.Doubtful], verdicts[matrix.Improved], verdicts[matrix.Worse], verdicts[matrix.Missing], verdicts[matrix.TooFew])
+	if n := verdicts[matrix.Doubtful]; n > 0 {
+		fmt.Fprintf(c.out, "%d of those without a difference lie apart, as up to %.1f do by chance among so many; compare again before you believe them: %s\n",
+			n, matrix.ByChance(changes), strings.Join(doubtful(changes), ", "))
+	}
+	fmt.Fprintf(c.out, "That any figure at all is called better or worse and is not has a chance of at most %g.\n", matrix.Sure)
 	return nil
+}
+
+func doubtful(changes []matrix.Change) []string {
+	var all []string
+	for _, ch := range changes {
+		if ch.Verdict == matrix.Doubtful {
+			all = append(all, fmt.Sprintf("%s %s %s (%s to %s)", columnText(ch.Is.Column), ch.Workload, ch.Figure, figure(ch.Was.Median), figure(ch.Is.Median)))
+		}
+	}
+	return all
 }
 
 // writeMatrix writes the run in the form that all benchmarks have.
 func writeMatrix(path string, m matrix.Matrix) error {
-	metrics, samples := map[string]float64{}, map[string][]float64{}
+	metrics, samples, notes := map[string]float64{}, map[string][]float64{}, []string{}
+	for _, n := range m.Notes {
+		notes = append(notes, columnText(n.Column)+", "+n.Workload+": "+n.Text)
+	}
 	for _, r := range m.Rows {
 		for _, cell := range r.Cells {
 			if !cell.Measured() {
 				continue
 			}
-			name := strings.ReplaceAll(strings.Join([]string{cell.Column.Hypervisor, cell.Column.GuestType, r.Workload, r.Figure}, "_"), "__", "_")
+			name := strings.NewReplacer("/", "_", "-", "_").Replace(columnText(cell.Column) + "_" + r.Workload + "_" + r.Figure)
 			metrics[name], samples[name] = cell.Median, cell.Samples
 		}
 	}
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output() // empty outside a checkout
-	host, _ := os.Hostname()
 	b, err := json.MarshalIndent(map[string]any{
 		"name": "matrix", "commit": strings.TrimSpace(string(commit)), "at": time.Now().UTC().Truncate(time.Second),
-		"machine": host, "columns": m.Columns, "metrics": metrics, "samples": samples,
+		"machine": thisMachine(), "columns": m.Columns, "metrics": metrics, "samples": samples, "notes": notes,
 	}, "", " ")
 	if err != nil {
 		return err
 	}
 	return atomicfile.Write(path, append(b, '\n'), 0o644)
+}
+
+// thisMachine says what the command runs on, as far as the system tells.
+func thisMachine() string {
+	model := "unknown processor"
+	info, _ := os.ReadFile("/proc/cpuinfo") // absent where there is no Linux
+	for line := range strings.Lines(string(info)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+			model = strings.TrimSpace(v)
+			break
+		}
+	}
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return strings.TrimSpace(fmt.Sprintf("%s, %d cores, %s %s", model, runtime.NumCPU(), runtime.GOOS, release))
 }
