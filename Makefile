@@ -13,7 +13,7 @@ export CONSORT_TEST_CACHE := $(CACHE)
 
 # Debian packages: to run, and to test besides.
 RUN_PACKAGES := qemu-system-x86 qemu-utils ovmf mmdebstrap e2fsprogs dosfstools mtools fdisk \
-	grub-pc-bin grub-efi-amd64-bin iproute2 nftables dnsmasq-base
+	grub-pc-bin grub-efi-amd64-bin lz4 iproute2 nftables dnsmasq-base
 TEST_PACKAGES := chromium vncsnapshot freerdp2-x11 virt-viewer xvfb imagemagick passt erofs-utils \
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients user-mode-linux
 
@@ -89,8 +89,9 @@ soak: deps test-deps web ## kill consort at 60 moments of a desktop's life
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone
 	@go run ./bench/connect -cache $(CACHE)
 
-bench-matrix: deps test-deps web build ## hypervisors of every vendor that is real here, against each other
-	@CONSORT_HYPERVISORS=1 $(GOTEST) ./test/fleet -run TestMatrix -count=1 -v -timeout 180m -args -matrix $(CURDIR)/bench/results/matrix.json -program $(CURDIR)/bin/consort-bench
+bench-matrix: deps test-deps web build ## hypervisors of every vendor that is real here, against each other, twice (ON=local,libvirt REPEATS=5)
+	@CONSORT_HYPERVISORS=1 $(GOTEST) ./test/fleet -run TestMatrix -count=1 -v -timeout 180m -args -matrix $(CURDIR)/bench/results/matrix.json \
+	  -program $(CURDIR)/bin/consort-bench $(if $(ON),-on $(ON)) $(if $(REPEATS),-repeats $(REPEATS))
 
 # ---- what the machine needs
 

@@ -69,7 +69,7 @@ type GuestFacts struct {
 	User   string     `json:"user,omitempty" doc:"The account the desktop runs under."`
 	Home   string     `json:"home,omitempty" doc:"Where a volume named home is mounted; empty when it cannot be."`
 
-	Drivers []string `json:"drivers,omitempty" doc:"What it can boot on: it finds its root and its network card there whatever they are called. Of virtio, nvme, ahci, xenbus, vmbus, pvscsi; not known when empty."`
+	Drivers []string `json:"drivers,omitempty" doc:"What it can boot on: it finds its root and its network card there whatever they are called. Of virtio, nvme, ahci, xenbus, xenpv, vmbus, pvscsi; not known when empty."`
 }
 
 // Endpoint is a protocol served on a TCP port.
@@ -161,7 +161,7 @@ func (g *GuestFacts) check(c *checks, at string) {
 		seen[e.Protocol] = true
 	}
 	for i, d := range g.Drivers {
-		oneOf(c, fmt.Sprintf("%s.drivers[%d]", at, i), d, true, "virtio", "nvme", "ahci", "xenbus", "vmbus", "pvscsi")
+		oneOf(c, fmt.Sprintf("%s.drivers[%d]", at, i), d, true, "virtio", "nvme", "ahci", "xenbus", "xenpv", "vmbus", "pvscsi")
 	}
 	if g.Home != "" && (!path.IsAbs(g.Home) || path.Clean(g.Home) != g.Home) {
 		c.add(at+".home", "%q is not a clean absolute path", g.Home)

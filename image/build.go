@@ -29,7 +29,7 @@ type Options struct {
 
 // builder is part of a recipe's key: a builder that makes other disks from the
 // same recipe counts it up.
-const builder = "2"
+const builder = "3"
 
 // defaultSize is the size of a disk whose recipe does not give one.
 const defaultSize = 4 * estate.GiB

@@ -88,7 +88,8 @@ const early = "search --no-floppy --set=root --label root\nset prefix=($root)/bo
 // writeMenu writes GRUB's configuration into the system.
 func (b *build) writeMenu() error {
 	words := append([]string{"root=LABEL=root", "rw", "console=ttyS0", "console=tty0"}, b.recipe.Kernel...)
-	menu := "linux /boot/vmlinuz " + strings.Join(words, " ") + "\ninitrd /boot/initrd.img\nboot\n"
+	menu := "set kernel=/boot/vmlinuz\nif [ $grub_platform = xen -a -e /" + pvKernel + " ]; then set kernel=/" + pvKernel + "; fi\n" +
+		"linux $kernel " + strings.Join(words, " ") + "\ninitrd /boot/initrd.img\nboot\n"
 	if err := os.MkdirAll(b.path("boot/grub"), 0o755); err != nil {
 		return err
 	}

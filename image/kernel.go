@@ -73,7 +73,11 @@ func (b *build) installKernel(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.boots, err = all.platforms(); err != nil {
+	pv, err := b.keepForPV(ctx)
+	if err != nil {
+		return err
+	}
+	if b.boots, err = all.platforms(pv); err != nil {
 		return err
 	}
 	return writeInitramfs(b.path("boot/initrd.img"), all, b.path("usr/bin/busybox"))

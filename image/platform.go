@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -25,8 +26,9 @@ var platforms = [...]struct {
 }
 
 // platforms returns the hardware that a system with these modules boots on,
-// those built into its kernel included.
-func (a *modules) platforms() ([]string, error) {
+// those built into its kernel included; pv says whether its kernel is there as
+// PV guests need it.
+func (a *modules) platforms(pv bool) ([]string, error) {
 	builtin, err := os.ReadFile(filepath.Join(a.dir, "modules.builtin"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -43,6 +45,9 @@ func (a *modules) platforms() ([]string, error) {
 		if has[moduleName(p.modules[0])] && has[moduleName(p.modules[1])] {
 			all = append(all, p.name)
 		}
+	}
+	if pv && slices.Contains(all, "xenbus") {
+		all = append(all, "xenpv")
 	}
 	return all, nil
 }

@@ -23,8 +23,12 @@ func TestAnImageKnowsWhichHardwareItBootsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := all.platforms()
-	if want := []string{"virtio", "nvme", "xenbus"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %q, %v; want %q: a disk without a network card is no platform", got, err, want)
+	for pv, want := range map[bool][]string{
+		false: {"virtio", "nvme", "xenbus"},
+		true:  {"virtio", "nvme", "xenbus", "xenpv"},
+	} {
+		if got, err := all.platforms(pv); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %q, %v; want %q: a disk without a network card is no platform", got, err, want)
+		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 var tools = [...][2]string{
 	{"unshare", "util-linux"}, {"mmdebstrap", "mmdebstrap"}, {"apt-get", "apt"}, {"dpkg-deb", "dpkg"},
 	{"mkfs.ext4", "e2fsprogs"}, {"mkfs.vfat", "dosfstools"}, {"mcopy", "mtools"}, {"sfdisk", "fdisk"},
-	{"grub-mkimage", "grub-common"}, {"qemu-img", "qemu-utils"},
+	{"grub-mkimage", "grub-common"}, {"qemu-img", "qemu-utils"}, {"lz4", "lz4"},
 }
 
 // Able says why this host cannot build images, or returns nil.

@@ -215,6 +215,7 @@ func (h *host) capabilities() []estate.CapabilityReport {
 		network,
 		has(estate.CanOutliveUs, ""),
 		has(estate.NeedsDrivers, "xenbus"),
+		{Name: estate.NeedsDrivers, GuestType: pv, Has: true, Value: "xenbus xenpv"},
 		has(estate.CanSnapshot, ""),
 		has(estate.CanSave, ""),
 		has(estate.CanResize, ""),

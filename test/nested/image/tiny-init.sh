@@ -7,9 +7,11 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /run /tmp
 if [ -e /sys/bus/xen/devices/console-1 ]; then
+	# The kernel hangs this terminal up when the guest goes on from saved memory.
+	# The agent would wait on it for ever, but ends when it is its terminal.
 	while :; do
-		qemu-ga --statedir=/run --method=isa-serial --path=/dev/hvc1
-		sleep 1
+		setsid -c qemu-ga --statedir=/run --method=isa-serial --path=/dev/hvc1 < /dev/hvc1
+		usleep 100000
 	done > /dev/null 2>&1 &
 fi
 exec < /dev/console > /dev/console 2>&1
