@@ -79,12 +79,13 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	  for f in $$(grep -rhoE 'func (Fuzz[A-Za-z0-9_]+)' $$pkg/*_test.go | awk '{print $$2}'); do \
 	    echo "== $$pkg $$f"; $(GOTEST) $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s} -fuzzminimizetime 20x; done; done
 
-soak: deps test-deps web ## kill consort at 60 moments of a desktop's life
+soak: deps test-deps web ## kill everything at some 2,300 moments of desktops' lives and moves
 	@CONSORT_KILLS=50 $(GOTEST) ./test -run TestKillAtAnyMoment -v -timeout 60m
 	@CONSORT_KILLS=10 $(GOTEST) ./test -run TestKillWhileLayersComeAndGo -v -timeout 60m
 	@CONSORT_KILLS=2000 $(GOTEST) ./plane/control/move -run TestKillsDuringMoves -v -timeout 60m
+	@CONSORT_KILLS=200 $(GOTEST) ./test/fleet -run TestKillsDuringRealMoves -v -timeout 180m
 	@CONSORT_HYPERVISORS=1 CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
-	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -v -timeout 180m
+	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -skip TestKillsDuringRealMoves -v -timeout 180m
 
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone
 	@go run ./bench/connect -cache $(CACHE)

@@ -145,6 +145,7 @@ func (f *Fleet) Join(name, provider, endpoint string) *Process {
 	p := f.Start(name, "agent", "-v", "--join", "https://127.0.0.1:"+f.agents, "--token-file", f.Token(name),
 		"--state", filepath.Join(f.Dir, name), "--images", filepath.Join(guest.Cache(f.t), "images"),
 		"--provider", provider, "--endpoint", endpoint)
+	f.t.Cleanup(f.clear) // while this agent lives
 	f.Ready(name)
 	return p
 }

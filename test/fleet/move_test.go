@@ -46,11 +46,10 @@ func process(dir string) witness {
 	}
 }
 
-// machine makes a machine of the small desktop, waits for its guest, and writes
-// a file in there.
-func (f *Fleet) machine(name, on string) *estate.Machine {
+// machine makes a machine of an image and waits for its guest.
+func (f *Fleet) machine(name, on, image string) *estate.Machine {
 	f.t.Helper()
-	img := f.image("small-desktop")
+	img := f.image(image)
 	m := &estate.Machine{
 		Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Machine", Metadata: estate.Metadata{Name: name, Project: "default", Finalizers: []string{estate.AgentFinalizer}}},
 		Spec: estate.MachineSpec{Only: on, Power: estate.On, Hardware: estate.Hardware{
@@ -105,7 +104,7 @@ func TestAMachineGoesRoundAllVendors(t *testing.T) {
 		// Every ordered pair of four once, from local back to local.
 		path = []string{"virt", "local", "xen", "local", "kvm", "virt", "xen", "virt", "kvm", "xen", "kvm", "local"}
 	}
-	id := f.machine("traveller", "local").Metadata.UID
+	id := f.machine("traveller", "local", "small-desktop").Metadata.UID
 	f.Must("exec", "traveller", "--", "sh", "-c", "echo carried along > /root/luggage; sync")
 	for _, to := range path {
 		began := time.Now()
