@@ -60,7 +60,7 @@ var mayImport = map[string]string{
 	"plane/calls":             "fault api",
 	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls internal/near",
 	"plane/control":           "estate fault plane/store",
-	"plane/control/place":     "estate fault plane/store plane/control",
+	"plane/control/place":     "estate fault matrix plane/store plane/control",
 	"plane/control/move":      "estate fault api plane/store plane/control plane/calls compose",
 	"plane/control/lifecycle": "estate fault plane/store plane/control compose",
 	"gateway":                 "estate fault api plane/store presentation presentation/driver",

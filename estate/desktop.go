@@ -20,6 +20,7 @@ type BlueprintSpec struct {
 	Presentation string              `json:"presentation" doc:"How the desktop reaches the person."`
 	Applications []ApplicationChoice `json:"applications,omitempty" doc:"What is brought to it."`
 	Hypervisor   Selector            `json:"hypervisor,omitzero" doc:"Where it may run; anywhere when empty."`
+	Prefer       Preference          `json:"prefer,omitzero" doc:"What its hypervisor should be good at, where several fit."`
 	Context      string              `json:"context" doc:"The security compartment it lives in."`
 	Category     Category            `json:"category,omitempty" enum:"knowledge,task,offline"`
 	Size         Size                `json:"size,omitzero"`
@@ -37,6 +38,14 @@ type Selector struct {
 	Name   string            `json:"name,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
 	Needs  []Capability      `json:"needs,omitempty" doc:"Capabilities it must have."`
+}
+
+// Preference is a cell of the competitive matrix. It orders the hypervisors that
+// fit, where the latest run that measured it shows a difference between them; it
+// never rules one out.
+type Preference struct {
+	Workload string `json:"workload" doc:"As disk."`
+	Figure   string `json:"figure" doc:"Of that workload, as random_write_4k_sync_iops; 'consort matrix show' lists them."`
 }
 
 // Category is the sort of work a desktop is for.
@@ -64,6 +73,12 @@ func (b *Blueprint) Check() []Problem {
 	c.name("spec.presentation", s.Presentation, true)
 	c.name("spec.context", s.Context, true)
 	c.name("spec.hypervisor.name", s.Hypervisor.Name, false)
+	if s.Prefer != (Preference{}) {
+		c.name("spec.prefer.workload", s.Prefer.Workload, true)
+		if s.Prefer.Figure == "" {
+			c.add("spec.prefer.figure", "say which figure of %s; 'consort matrix show' lists them", s.Prefer.Workload)
+		}
+	}
 	oneOf(&c, "spec.category", s.Category, false, Knowledge, Task, Offline)
 	seen := map[string]bool{}
 	for i, a := range s.Applications {

@@ -32,6 +32,7 @@ type Machine struct {
 type MachineSpec struct {
 	Hypervisor string   `json:"hypervisor,omitempty" doc:"Where it runs; written by placement."`
 	Only       string   `json:"only,omitempty" doc:"The one hypervisor on which it may be placed; any when empty."`
+	Because    string   `json:"because,omitempty" doc:"Why it runs there, where its blueprint prefers something; written by placement."`
 	Epoch      int64    `json:"epoch,omitempty" doc:"Fencing epoch: grows with every placement. An agent refuses an older one."`
 	Power      Power    `json:"power" enum:"off,on" doc:"The power state wanted."`
 	Hardware   Hardware `json:"hardware"`

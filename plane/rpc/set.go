@@ -202,6 +202,7 @@ func fresh(given estate.Resource) (estate.Resource, error) {
 	case *estate.Machine:
 		add(g.Spec.Hypervisor != "", "spec.hypervisor", "placement")
 		add(g.Spec.Epoch != 0, "spec.epoch", "placement")
+		add(g.Spec.Because != "", "spec.because", "placement")
 		add(g.Spec.Moving != nil, "spec.moving", "a move")
 	case *estate.Volume:
 		add(g.Spec.Holder != "", "spec.holder", "the plane")
@@ -231,6 +232,7 @@ func replaceSpec(next, given estate.Resource) error {
 	case *estate.Machine:
 		was := kept.(*estate.Machine)
 		n.Spec.Hypervisor, n.Spec.Epoch, n.Spec.Moving = was.Spec.Hypervisor, was.Spec.Epoch, was.Spec.Moving
+		n.Spec.Because = was.Spec.Because
 	case *estate.Volume:
 		n.Spec.Holder = kept.(*estate.Volume).Spec.Holder
 	case *estate.Desktop:

@@ -88,7 +88,7 @@ func (j *journey) place(ctx context.Context) error {
 // presentation for its desktop there.
 func (j *journey) owner(ctx context.Context, hypervisor, presentation string) ([]store.Edit, error) {
 	m := j.machine
-	m.Spec.Hypervisor = hypervisor
+	m.Spec.Hypervisor, m.Spec.Because = hypervisor, "" // a move asks nobody's preference
 	m.Spec.Epoch++
 	m.Status = estate.MachineStatus{Power: m.Status.Power, Starts: m.Status.Starts}
 	m.Status.Waiting = "waiting for the agent of " + hypervisor

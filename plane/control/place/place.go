@@ -78,7 +78,7 @@ func (p *Placer) place(ctx context.Context, ref estate.Ref) (time.Duration, erro
 		m.Metadata.Finalizers = nil
 		return 0, p.Store.Update(ctx, m)
 	}
-	chosen, why, err := p.choose(ctx, m)
+	chosen, why, err := p.choose(ctx, m) // why there is none, or why this one
 	if err != nil {
 		return 0, err
 	}
@@ -94,15 +94,22 @@ func (p *Placer) place(ctx context.Context, ref estate.Ref) (time.Duration, erro
 		return lookAgain, nil
 	}
 	m.Spec.Hypervisor, m.Status.Waiting = chosen, "waiting for the agent of "+chosen
+	m.Spec.Because = why
 	m.Spec.Epoch++
 	if err := p.Store.Update(ctx, m); err != nil {
 		return 0, err
 	}
-	p.Events.Tell(ctx, control.Happening{On: ref, Reason: "Placed", Text: fmt.Sprintf("it is placed on %s under epoch %d", chosen, m.Spec.Epoch)})
+	text := fmt.Sprintf("it is placed on %s under epoch %d", chosen, m.Spec.Epoch)
+	if why != "" {
+		text += ": " + why
+		p.Events.Tell(ctx, control.Happening{On: *m.Metadata.Owner, Of: "place", Reason: "Placed", Text: fmt.Sprintf("its machine is placed on %s: %s", chosen, why)})
+	}
+	p.Events.Tell(ctx, control.Happening{On: ref, Reason: "Placed", Text: text})
 	return 0, nil
 }
 
-// choose returns the best hypervisor with room, or one sentence why there is none.
+// choose returns the best hypervisor with room, and what its blueprint's
+// preference had to do with that; or no name and one sentence why there is none.
 func (p *Placer) choose(ctx context.Context, m *estate.Machine) (name, why string, err error) {
 	hypervisors, _, err := store.List[estate.Hypervisor](ctx, p.Store, "")
 	if err != nil {
@@ -116,18 +123,37 @@ func (p *Placer) choose(ctx context.Context, m *estate.Machine) (name, why strin
 	if err != nil {
 		return "", "", err
 	}
+	var fit []*estate.Hypervisor
 	var no []string
 	for _, h := range candidates {
 		if why := objection(h, m, machines); why != "" {
 			no = append(no, h.Metadata.Name+": "+why)
 			continue
 		}
-		return h.Metadata.Name, "", nil
+		fit = append(fit, h)
 	}
-	if len(no) == 0 {
+	switch {
+	case len(fit) > 0:
+		return p.among(ctx, m, fit)
+	case len(no) == 0:
 		return "", "no hypervisor fits; add one, or change the blueprint's hypervisor selector", nil
 	}
 	return "", "waiting for room: " + strings.Join(no, "; "), nil
+}
+
+// among returns one of the hypervisors that fit: the first, unless the blueprint
+// prefers another and the matrix bears it out.
+func (p *Placer) among(ctx context.Context, m *estate.Machine, fit []*estate.Hypervisor) (name, why string, err error) {
+	want, err := p.preference(ctx, m)
+	if err != nil || want == (estate.Preference{}) {
+		return fit[0].Metadata.Name, "", err
+	}
+	trials, _, err := store.List[estate.Trial](ctx, p.Store, "")
+	if err != nil {
+		return "", "", err
+	}
+	h, why := prefer(want, m, fit, trials)
+	return h.Metadata.Name, why, nil
 }
 
 // candidates are the hypervisors that the owner's plan names, best first; any
