@@ -6,13 +6,15 @@ import { Desk } from "./desk";
 import { Estate } from "./estate";
 import { Home } from "./home";
 import { Hypervisors } from "./hypervisors";
+import { Matrix } from "./matrix";
+import { Moves } from "./moves";
 import { Notice } from "./notice";
 import { forgetPictures } from "./pictures";
 import { SignIn, takeCode } from "./signin";
 import { wait } from "./visit";
 import { follow } from "./watch";
 import { Welcome } from "./welcome";
-import type { Me } from "./words";
+import { kinds, type Me } from "./words";
 
 type Who = { state: "asking" } | { state: "out" } | { state: "in"; me: Me; first: boolean } | { state: "broken"; fault: unknown };
 
@@ -58,6 +60,7 @@ export function App({ code: first }: { code: string }) {
     window.addEventListener("consort:retry", online);
     void follow({
       estate: estate.current!,
+      kinds,
       signal: stop.signal,
       wait: (ms, signal) => {
         hurry = new AbortController();
@@ -88,19 +91,25 @@ export function App({ code: first }: { code: string }) {
       setWho({ state: "out" });
     });
   };
-  const home = <Home estate={estate.current} me={who.me} onSignOut={leave} />;
+  const head = { estate: estate.current, me: who.me, onSignOut: leave };
   return (
     <Switch>
       <Route path="/desktops/:project/:name">
         {(p) => <Desk key={`${p.project}/${p.name}`} estate={estate.current!} project={p.project} name={p.name} />}
       </Route>
       <Route path="/hypervisors">
-        <Hypervisors estate={estate.current} />
+        <Hypervisors {...head} />
+      </Route>
+      <Route path="/moves">
+        <Moves {...head} />
+      </Route>
+      <Route path="/matrix">
+        <Matrix {...head} />
       </Route>
       <Route path="/account">
         <Welcome me={who.me} first={false} />
       </Route>
-      <Route>{who.first ? <Welcome me={who.me} first onDone={() => setWho({ ...who, first: false })} /> : home}</Route>
+      <Route>{who.first ? <Welcome me={who.me} first onDone={() => setWho({ ...who, first: false })} /> : <Home {...head} />}</Route>
     </Switch>
   );
 }

@@ -1,8 +1,10 @@
 import { useState, type CSSProperties } from "react";
-import { sentence } from "./call";
+import { at, call, sentence } from "./call";
 import { Confirm } from "./confirm";
 import type { Estate } from "./estate";
 import { Icon } from "./icons";
+import { MoveButton } from "./movebox";
+import { driftOf, moveOf, outcomeOf, progressOf } from "./moving";
 import { Notice } from "./notice";
 import { pictureOf } from "./pictures";
 import { applicationsOf, coloursOf, frameOf, iconOf, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
@@ -11,11 +13,12 @@ import type { Application, Desktop } from "./words";
 interface Props {
   estate: Estate;
   desktop: Desktop;
+  admin: boolean; // may move it
   owner: string; // whose it is, when not the person's own
   onConnect: (application?: string) => void;
 }
 
-export function Card({ estate, desktop: d, owner, onConnect }: Props) {
+export function Card({ estate, desktop: d, admin, owner, onConnect }: Props) {
   const [asking, setAsking] = useState(false);
   const [fault, setFault] = useState<unknown>();
   const frame = frameOf(estate, d);
@@ -24,6 +27,9 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
   const trouble = troubleOf(d);
   const applications = applicationsOf(estate, d);
   const work = state.tone === "good" ? undefined : workOf(estate, d);
+  const machine = estate.get("Machine", d.metadata.project, d.status?.machine ?? "");
+  const move = moveOf(estate, machine);
+  const drift = admin ? driftOf(machine) : "";
   const way = d.status?.presentation || planOf(d)?.presentation.name || estate.get("Blueprint", d.metadata.project, d.spec.blueprint)?.spec.presentation;
   const about = [systemOf(estate, d), owner && `for ${owner}`, way && `shown through ${way}`].filter(Boolean).join(" · ");
   const id = `desk-${d.metadata.project}-${d.metadata.name}`;
@@ -44,6 +50,12 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
         ) : (
           state.tone === "busy" && d.status?.waiting && <p className="waiting">{sentence(d.status.waiting)}</p>
         )}
+        {move && <Bar percent={progressOf(move)} text={`${outcomeOf(move).text}: from ${move.spec.move!.from} to ${move.spec.move!.to}`} />}
+        {drift && (
+          <p className="remark">
+            <Icon name="alert" /> <span>Somebody changed its machine. {drift}</span>
+          </p>
+        )}
         {trouble && (
           <p className="trouble">
             <Icon name="alert" /> <span>{trouble}</span>
@@ -55,6 +67,9 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
           <button type="button" className="connect" disabled={state.tone === "bad"} onClick={() => onConnect()} aria-label={`Connect to ${title}`}>
             Connect
           </button>
+          {admin && machine?.spec.hypervisor && !machine.spec.moving && (
+            <MoveButton estate={estate} kind="desktops" project={d.metadata.project} name={d.metadata.name} title={title} from={machine.spec.hypervisor} />
+          )}
           {d.spec.power === "on" && d.status?.state !== "stopping" && (
             <button type="button" className="off" onClick={() => setAsking(true)} aria-label={`Turn off ${title}`} title="Turn off">
               <Icon name="leave" />
@@ -62,7 +77,10 @@ export function Card({ estate, desktop: d, owner, onConnect }: Props) {
           )}
         </div>
         {asking && (
-          <Confirm question={`Turn off ${title}?`} act="Turn off" desktop={d} change={{ power: "off" }} onClose={() => setAsking(false)} onFault={setFault}>
+          <Confirm
+            question={`Turn off ${title}?`} act="Turn off" onClose={() => setAsking(false)} onFault={setFault}
+            run={() => call("PATCH", at(d.metadata.project, "desktops", d.metadata.name), { spec: { power: "off" } })}
+          >
             <p>Open programs close and unsaved work in them is lost. Your files stay; Connect turns it on again.</p>
           </Confirm>
         )}

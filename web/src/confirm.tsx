@@ -1,40 +1,34 @@
-// Asks before an act that loses open work, and does it.
-import { useEffect, useRef, type ReactNode } from "react";
-import { at, call } from "./call";
-import type { Desktop } from "./words";
+// Asks before an act that cannot be taken back, and does it.
+import type { ReactNode } from "react";
+import { Dialog } from "./dialog";
 
 interface Props {
   question: string;
   act: string; // on the button that does it
-  desktop: Desktop;
-  change: Partial<Desktop["spec"]>;
+  keep?: string; // on the button that does not
   children: ReactNode;
+  run: () => Promise<unknown>;
   onClose: () => void;
   onDone?: () => void;
   onFault: (fault: unknown) => void;
 }
 
-export function Confirm({ question, act, desktop: d, change, children, onClose, onDone, onFault }: Props) {
-  const box = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    box.current?.showModal();
-  }, []);
+export function Confirm({ question, act, keep = "Keep it as it is", children, run, onClose, onDone, onFault }: Props) {
   const yes = () => {
     onClose();
-    call("PATCH", at(d.metadata.project, "desktops", d.metadata.name), { spec: change }).then(() => onDone?.(), onFault);
+    run().then(() => onDone?.(), onFault);
   };
   return (
-    <dialog ref={box} onClose={onClose} aria-labelledby="question">
-      <h2 id="question">{question}</h2>
+    <Dialog title={question} onClose={onClose}>
       {children}
       <div className="answers">
         <button type="button" autoFocus onClick={onClose}>
-          Keep it as it is
+          {keep}
         </button>
         <button type="button" className="danger" onClick={yes}>
           {act}
         </button>
       </div>
-    </dialog>
+    </Dialog>
   );
 }

@@ -164,7 +164,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
       </main>
       {resetting && desktop && (
         <Confirm
-          question={`Reset ${title}?`} act="Reset" desktop={desktop} change={{ resets: (desktop.spec.resets ?? 0) + 1 }}
+          question={`Reset ${title}?`} act="Reset" run={() => call("PATCH", at(project, "desktops", name), { spec: { resets: (desktop.spec.resets ?? 0) + 1 } })}
           onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })} onDone={() => setSaid({ text: `${title} starts afresh.` })}
         >
           <p>

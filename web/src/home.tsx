@@ -1,13 +1,14 @@
 import { useEffect } from "react";
-import { Link, useLocation } from "wouter";
+import { useLocation } from "wouter";
 import { Card } from "./card";
-import { useEstate, type Estate } from "./estate";
-import { Icon, Mark } from "./icons";
+import { useEstate } from "./estate";
+import { Masthead, type MastheadProps } from "./masthead";
 import { Offline } from "./notice";
 import { titleOf } from "./telling";
-import type { Desktop, Me } from "./words";
+import type { Desktop } from "./words";
 
-export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSignOut: () => void }) {
+export function Home(p: MastheadProps) {
+  const { estate, me } = p;
   useEstate(estate);
   const [, navigate] = useLocation();
   useEffect(() => {
@@ -18,24 +19,7 @@ export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSign
   const desktops = estate.all("Desktop").sort((a, b) => mine(b) - mine(a) || titleOf(estate, a).localeCompare(titleOf(estate, b)));
   return (
     <div className="home">
-      <header>
-        <Link href="/" className="brand">
-          <Mark /> Consort
-        </Link>
-        <nav aria-label="You">
-          {me.admin && (
-            <Link href="/hypervisors" className="button plain">
-              <Icon name="apps" /> <span>Hypervisors</span>
-            </Link>
-          )}
-          <Link href="/account" className="button plain">
-            <Icon name="person" /> <span>{me.title || me.person || "Administrator"}</span>
-          </Link>
-          <button type="button" className="plain" onClick={onSignOut}>
-            <Icon name="out" /> <span>Sign out</span>
-          </button>
-        </nav>
-      </header>
+      <Masthead {...p} here="/" />
       <Offline estate={estate} />
       <main>
         <h1>Your desktops</h1>
@@ -56,6 +40,7 @@ export function Home({ estate, me, onSignOut }: { estate: Estate; me: Me; onSign
               <Card
                 estate={estate}
                 desktop={d}
+                admin={me.admin ?? false}
                 owner={d.spec.person === me.person ? "" : d.spec.person}
                 onConnect={(start) => {
                   document.title = `${titleOf(estate, d)} · Consort`;

@@ -1,10 +1,12 @@
 // What an administrator sees of the places where machines run: what each can
-// do, how that came to be believed, and what was there before us.
-import { useEffect } from "react";
-import { Link } from "wouter";
+// do, how that came to be believed, what runs there, and what was there before us.
+import { useEffect, useState } from "react";
+import { at, call } from "./call";
+import { DrainBox } from "./drain";
 import { useEstate, type Estate } from "./estate";
-import { Mark } from "./icons";
-import { Offline } from "./notice";
+import { Machines, Strangers } from "./machines";
+import { Masthead, type MastheadProps } from "./masthead";
+import { Notice, Offline } from "./notice";
 import type { CapabilityReport, Hypervisor } from "./words";
 
 const tones: Record<string, string> = { ready: "good", draining: "busy", lost: "bad" };
@@ -16,7 +18,8 @@ const beliefs: Record<string, string> = {
   simulated: "simulated: shown on a simulator only",
 };
 
-export function Hypervisors({ estate }: { estate: Estate }) {
+export function Hypervisors(p: MastheadProps) {
+  const { estate } = p;
   useEstate(estate);
   useEffect(() => {
     document.title = "Hypervisors · Consort";
@@ -24,16 +27,7 @@ export function Hypervisors({ estate }: { estate: Estate }) {
   const all = estate.all("Hypervisor");
   return (
     <div className="home">
-      <header>
-        <Link href="/" className="brand">
-          <Mark /> Consort
-        </Link>
-        <nav aria-label="You">
-          <Link href="/" className="button plain">
-            Desktops
-          </Link>
-        </nav>
-      </header>
+      <Masthead {...p} here="/hypervisors" />
       <Offline estate={estate} />
       <main>
         <h1>Hypervisors</h1>
@@ -50,7 +44,7 @@ export function Hypervisors({ estate }: { estate: Estate }) {
         <ul className="hosts">
           {all.map((h) => (
             <li key={h.metadata.name}>
-              <Host hypervisor={h} />
+              <Host estate={estate} hypervisor={h} />
             </li>
           ))}
         </ul>
@@ -60,7 +54,7 @@ export function Hypervisors({ estate }: { estate: Estate }) {
   );
 }
 
-function Host({ hypervisor: h }: { hypervisor: Hypervisor }) {
+function Host({ estate, hypervisor: h }: { estate: Estate; hypervisor: Hypervisor }) {
   const s = h.status ?? {};
   const state = s.state ?? "not joined";
   const id = `host-${h.metadata.name}`;
@@ -74,26 +68,44 @@ function Host({ hypervisor: h }: { hypervisor: Hypervisor }) {
       <p className="about">{about}</p>
       {s.because && <p className="about">{s.because}</p>}
       {s.waiting && <p className="waiting">{s.waiting}</p>}
-      {types(h).map((type) => (
-        <Badges key={type} type={type} reports={(s.capabilities ?? []).filter((c) => (c.guestType ?? "") === type)} />
-      ))}
-      {!!s.found?.length && (
-        <details>
-          <summary>
-            {s.found.length} {s.found.length === 1 ? "machine is" : "machines are"} not ours
-          </summary>
-          <ul className="found">
-            {s.found.map((f) => (
-              <li key={f.id}>
-                <strong>{f.name}</strong> {f.power} {f.obstacle && <span className="about">cannot be adopted: {f.obstacle}</span>}
-                <br />
-                {!f.obstacle && <code>{`consort adopt ${h.metadata.name} ${f.id}`}</code>}
-              </li>
-            ))}
-          </ul>
-        </details>
-      )}
+      <Machines estate={estate} hypervisor={h.metadata.name} />
+      <Strangers estate={estate} hypervisor={h} />
+      <details className="abilities" open>
+        <summary>What it can do</summary>
+        {types(h).map((type) => (
+          <Badges key={type} type={type} reports={(s.capabilities ?? []).filter((c) => (c.guestType ?? "") === type)} />
+        ))}
+      </details>
+      <Upkeep estate={estate} hypervisor={h} />
     </article>
+  );
+}
+
+/** Upkeep empties a hypervisor and takes it into use again. */
+function Upkeep({ estate, hypervisor: h }: { estate: Estate; hypervisor: Hypervisor }) {
+  const [asking, setAsking] = useState(false);
+  const [fault, setFault] = useState<unknown>();
+  const name = h.metadata.name;
+  const back = () => {
+    call("POST", at(undefined, "hypervisors", name, "undrain"), {}).then(() => setFault(undefined), setFault);
+  };
+  return (
+    <>
+      {fault !== undefined && <Notice fault={fault} action="Close" onAction={() => setFault(undefined)} />}
+      <div className="acts">
+        {h.spec.drain && <span className="about">It is drained: nothing new is placed on it.</span>}
+        <button type="button" onClick={() => setAsking(true)}>
+          {h.spec.drain ? "What is left…" : "Drain…"}
+          <span className="unseen"> {name}</span>
+        </button>
+        {h.spec.drain && (
+          <button type="button" onClick={back}>
+            Take {name} back into use
+          </button>
+        )}
+      </div>
+      {asking && <DrainBox estate={estate} hypervisor={h} onClose={() => setAsking(false)} />}
+    </>
   );
 }
 

@@ -18,6 +18,11 @@ const paths = {
   person: <path d="M10 10a3.300 3.300 0 1 0 0-6.600A3.300 3.300 0 0 0 10 10zM3.800 16.800c.6-3 3-4.500 6.200-4.500s5.600 1.500 6.200 4.500" />,
   out: <path d="M8 3.500H4.500v13H8M12.500 6.500 16 10l-3.500 3.500M16 10H8" />,
   alert: <path d="M10 3 2.500 16.500h15zM10 8v4M10 14.300h.01" />,
+  screen: <path d="M3 4h14v9.500H3zM7.500 16.500h5M10 13.500v3" />,
+  rack: <path d="M3.500 4h13v5h-13zM3.500 11h13v5h-13zM6.500 6.500h.01M6.500 13.500h.01M9.500 6.500h4M9.500 13.500h4" />,
+  move: <path d="M3.500 7h12M12.500 4l3 3-3 3M16.500 13h-12M7.500 10l-3 3 3 3" />,
+  right: <path d="M3 10h13M12.500 6.500 16 10l-3.500 3.500" />,
+  bars: <path d="M4 16.500V10M8 16.500v-13M12 16.500v-5M16 16.500V6.500" />,
 } satisfies Record<string, ReactNode>;
 
 export function Icon({ name }: { name: keyof typeof paths }) {

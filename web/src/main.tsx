@@ -3,6 +3,7 @@ import { createRoot } from "react-dom/client";
 import { App } from "./app";
 import { takeCode } from "./signin";
 import "./style.css";
+import "./racks.css";
 
 // The code leaves the address before anything else happens, so that neither
 // the history nor a screenshot keeps it.

@@ -63,7 +63,7 @@ function finished(s: Step): Step {
   return s.state === "now" ? { ...s, state: "done" } : s;
 }
 
-function StepLine({ step: s }: { step: Step }) {
+export function StepLine({ step: s }: { step: Step }) {
   return (
     <li className={s.state} aria-current={s.state === "now" ? "step" : undefined}>
       <span className="dot" aria-hidden="true">
@@ -132,7 +132,7 @@ export function Elsewhere({ session, desktop, onLeave }: { session: Session; des
   );
 }
 
-function useNow(every: number): number {
+export function useNow(every: number): number {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
     const t = setInterval(() => setNow(Date.now()), every);

@@ -1,7 +1,8 @@
-// One watch for the whole page: browsers give an address few connections.
+// One watch for all pages, and one more for what a single page needs: browsers
+// give an address few connections.
 import { Fault, send } from "./call";
 import type { Estate } from "./estate";
-import { kinds, type Resource, type WatchEvent } from "./words";
+import type { Kind, Resource, WatchEvent } from "./words";
 
 /** lines yields the JSON of each line of a body. A last line without its end is not a line. */
 export async function* lines(body: ReadableStream<Uint8Array>): AsyncGenerator<WatchEvent> {
@@ -37,6 +38,7 @@ const silence = 25_000;
 
 export interface FollowOptions {
   estate: Estate;
+  kinds: Kind[];
   signal: AbortSignal;
   wait: (ms: number, signal: AbortSignal) => Promise<void>;
   signedOut: () => void;
@@ -75,7 +77,7 @@ async function once(o: FollowOptions, from: number, live: () => void): Promise<n
   o.signal.addEventListener("abort", quit);
   let guard = setTimeout(quit, silence);
   try {
-    const q = `kinds=${kinds.join(",")}` + (from ? `&version=${from}` : "");
+    const q = `kinds=${o.kinds.join(",")}` + (from ? `&version=${from}` : "");
     const answer = await send("GET", `/v1/watch?${q}`, undefined, stop.signal);
     if (!listing) o.estate.setLink({ live: true, tries: 0, next: 0 });
     for await (const e of lines(answer.body!)) {

@@ -13,6 +13,13 @@ export type Image = Schemas["Image"];
 export type Machine = Schemas["Machine"];
 export type Hypervisor = Schemas["Hypervisor"];
 export type CapabilityReport = Schemas["CapabilityReport"];
+export type Found = Schemas["Found"];
+export type Operation = Schemas["Operation"];
+export type DiskCopy = Schemas["DiskCopy"];
+export type MoveReply = Schemas["MoveReply"];
+export type DrainReply = Schemas["DrainReply"];
+export type Trial = Schemas["Trial"];
+export type Project = Schemas["Project"];
 export type Me = Schemas["Me"];
 export type Ticket = Schemas["Ticket"];
 export type Problem = Schemas["Problem"];
@@ -22,7 +29,7 @@ export type Phase = Schemas["Phase"];
 export type Work = Schemas["Work"];
 export type Clipboard = Schemas["Clipboard"];
 
-export type Resource = Desktop | Session | Application | Context | Blueprint | Image | Machine | Hypervisor;
+export type Resource = Desktop | Session | Application | Context | Blueprint | Image | Machine | Hypervisor | Operation | Trial | Project;
 export type Kind = Resource["kind"];
 export type Of<K extends Kind> = Extract<Resource, { kind: K }>;
 
@@ -33,5 +40,7 @@ export interface WatchEvent {
   object?: Resource;
 }
 
-/** kinds are those that these pages follow. */
-export const kinds: Kind[] = ["Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor"];
+/** kinds are those that every page follows. Trials are many, and followed by the page that shows them. */
+export const kinds: Kind[] = [
+  "Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor", "Operation", "Project",
+];

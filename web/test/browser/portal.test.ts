@@ -1,74 +1,8 @@
-// The built pages in Debian's Chromium against the fake plane, under the same
-// security policy that the binary sends.
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { createRequire } from "node:module";
-import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { Fake } from "../fake/server.mjs";
+// What people do with their desktops, in a real browser.
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { beforeEach, describe, expect, test } from "vitest";
+import { accessible, card, fake, fitsAcross, page, requests, signIn, until, url, visitor } from "./stand";
 
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-let browser: Browser;
-let fake: Fake;
-let url: string;
-let context: BrowserContext;
-let page: Page;
-let wrong: string[]; // whatever no test may cause
-let requests: string[];
-
-beforeAll(async () => {
-  if (!existsSync(executablePath)) throw new Error(`no ${executablePath}: apt-get install chromium, or set CHROMIUM`);
-  if (!existsSync("dist/index.html")) throw new Error("no dist/index.html: npm run build");
-  browser = await chromium.launch({
-    executablePath,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"],
-  });
-});
-
-afterAll(async () => browser?.close());
-
-beforeEach(async () => {
-  fake = new Fake();
-  fake.pace = 120;
-  url = await fake.listen();
-  await visitor({});
-});
-
-afterEach(async () => {
-  await context.close();
-  await fake.close();
-  expect(wrong).toEqual([]);
-  for (const u of requests) {
-    expect(new URL(u).hostname).toBe("localhost");
-    expect(u).not.toMatch(/code=|ticket\./);
-  }
-});
-
-/** visitor opens a browser of somebody's own. */
-async function visitor(options: Parameters<Browser["newContext"]>[0]): Promise<void> {
-  await context?.close();
-  context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: "reduce", ...options });
-  page = await context.newPage();
-  wrong = [];
-  requests = [];
-  page.on("pageerror", (e) => wrong.push(e.message));
-  page.on("console", (m) => {
-    // What a server refuses, Chromium notes as an error; that is no fault of the page.
-    if (m.type() === "error" && !/Failed to load resource|WebSocket connection|net::ERR_/.test(m.text())) wrong.push(m.text());
-  });
-  page.on("request", (r) => requests.push(r.url()));
-}
-
-async function signIn(): Promise<void> {
-  fake.code = "open-sesame";
-  await page.goto(`${url}/#code=open-sesame`);
-  await page.getByRole("button", { name: "Later" }).click();
-  await page.getByRole("heading", { name: "Your desktops" }).waitFor();
-  await card("Ana's desk").waitFor();
-}
-
-const card = (name: string) => page.getByRole("article", { name });
 const tool = (name: string) => page.getByRole("toolbar").getByRole("button", { name });
 const stage = (name: string) => page.locator(`.desk[data-stage=${name}]`);
 
@@ -91,25 +25,6 @@ function shades(): Promise<number> {
 }
 
 const picture = () => page.evaluate(() => document.querySelector<HTMLCanvasElement>(".pixels canvas")!.toDataURL());
-
-async function until(what: () => Promise<boolean> | boolean): Promise<void> {
-  await vi.waitFor(async () => expect(await what()).toBe(true), { timeout: 15_000, interval: 50 });
-}
-
-async function accessible(): Promise<void> {
-  await page.evaluate(axe);
-  const found = await page.evaluate(async () => {
-    const r = await (globalThis as unknown as { axe: typeof import("axe-core") }).axe.run(document, {
-      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    });
-    return r.violations.map((v) => `${v.id}: ${v.nodes.map((n) => `${n.target.join(" ")} ${n.any[0]?.message ?? ""}`).join("; ")}`);
-  });
-  expect(found).toEqual([]);
-}
-
-async function fitsAcross(): Promise<void> {
-  expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
-}
 
 describe("signing in", () => {
   test("by a link that works once leaves no code in the address or the history", async () => {
@@ -194,59 +109,6 @@ describe("the desktops", () => {
     await page.getByRole("button", { name: "Try now" }).click();
     await card("Ana's desk").getByText("Running").waitFor();
     await page.getByText("Consort does not answer.").waitFor({ state: "detached" });
-  });
-});
-
-describe("the hypervisors", () => {
-  const rack = {
-    apiVersion: "consort.dev/v1",
-    kind: "Hypervisor",
-    metadata: { name: "rack-1", uid: "rack-1", version: 2 },
-    spec: { provider: "iron" },
-    status: {
-      state: "ready",
-      product: "Iron 4.2",
-      accelerator: "tcg",
-      because: "the processor has no virtualisation",
-      guestTypes: ["plain", "bare"],
-      capabilities: [
-        { name: "display", has: true, value: "rfb", guestType: "plain", evidence: "verified" },
-        { name: "display", has: false, reason: "a bare guest has no screen", guestType: "bare", evidence: "declared" },
-        { name: "snapshot", has: true, evidence: "simulated" },
-        { name: "console", has: true, evidence: "declared" },
-      ],
-      found: [
-        { id: "11111111-1111-4111-8111-111111111111", name: "payroll", power: "on" },
-        { id: "22222222-2222-4222-8222-222222222222", name: "passthrough", power: "off", obstacle: "it has a device of the host's" },
-      ],
-    },
-  };
-
-  test("are shown to administrators only", async () => {
-    await signIn();
-    expect(await page.getByRole("link", { name: "Hypervisors" }).count()).toBe(0);
-  });
-
-  test("say what they can do, how that is known, and what was there before", async () => {
-    fake.admin = true;
-    await signIn();
-    fake.put(rack);
-    await page.getByRole("link", { name: "Hypervisors" }).click();
-    const host = page.getByRole("article", { name: "rack-1" });
-    await host.getByText("Iron 4.2").waitFor();
-    const badge = (list: string, name: RegExp) => host.getByRole("list", { name: list }).getByRole("listitem").filter({ hasText: name });
-    expect(await badge("What plain guests can do", /^display: rfb/).textContent()).toContain("verified");
-    expect(await badge("What bare guests can do", /^display/).textContent()).toContain("absent: a bare guest has no screen");
-    expect(await badge("What it can do", /^snapshot/).getAttribute("title")).toContain("on a simulator only");
-    expect(await badge("What it can do", /^console/).getAttribute("title")).toContain("the provider says so");
-    await host.getByText("2 machines are not ours").click();
-    await host.getByText("consort adopt rack-1 11111111-1111-4111-8111-111111111111").waitFor();
-    await host.getByText("cannot be adopted: it has a device of the host's").waitFor();
-    expect(await host.getByText(/consort adopt rack-1 2222/).count()).toBe(0);
-    await accessible();
-    if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/hypervisors.png` });
-    fake.put({ ...rack, metadata: { ...rack.metadata, version: 3 }, status: { ...rack.status, state: "lost", waiting: "its agent does not answer" } });
-    await host.getByText("lost").waitFor();
   });
 });
 

@@ -42,8 +42,8 @@ export function beginning() {
     blueprint("books", "Books", "vault", ["ledger"]),
     blueprint("play", "Play", "personal", ["browser"]),
     { ...head("Image", "debian-12-desktop"), spec: { title: "Debian 12" }, status: {} },
-    desktop("desk", "Ana's desk", "clerk", { state: "off", plan: plan("work", ["writer", "browser", "sheets"]) }),
-    desktop("books", "The books", "books", { state: "running", plan: plan("vault", ["ledger"]), presentation: "pictures" }),
+    desktop("desk", "Ana's desk", "clerk", { state: "off", machine: "desk-m", plan: plan("work", ["writer", "browser", "sheets"]) }),
+    desktop("books", "The books", "books", { state: "running", machine: "books-m", plan: plan("vault", ["ledger"]), presentation: "pictures" }),
     desktop("play", "", "play", { state: "off", plan: plan("personal", ["browser"]) }),
   ];
 }

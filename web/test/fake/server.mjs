@@ -7,12 +7,13 @@ import { extname, join } from "node:path";
 import { randomBytes } from "node:crypto";
 import { WebSocketServer } from "ws";
 import { beginning, head } from "./estate.mjs";
+import { journal } from "./racks.mjs";
 import { serveScreen } from "./screen.mjs";
 
 const web = join(import.meta.dirname, "../..");
 const policy = [...readFileSync(join(web, "embed.go"), "utf8").split("const Policy")[1].split("//")[0].matchAll(/"([^"]*)"/g)].map((m) => m[1]).join("");
 const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
-const plurals = { desktops: "Desktop", sessions: "Session", applications: "Application" };
+const plurals = { desktops: "Desktop", sessions: "Session", applications: "Application", machines: "Machine", operations: "Operation" };
 
 // As plane/control/lifecycle has them: told one by one as they begin.
 const phases = [
@@ -84,8 +85,8 @@ export class Fake {
     return this.put({ ...o, status: { ...o.status, ...status } });
   }
 
-  remove(kind, name) {
-    const o = this.get(kind, name);
+  remove(kind, name, project) {
+    const o = this.get(kind, name, project);
     this.objects.delete(this.key(o));
     this.#tell({ type: "deleted", version: ++this.version, object: o });
   }
@@ -167,7 +168,55 @@ export class Fake {
       this.password = body.password;
       return [{}];
     }
+    if (path.startsWith("/v1/hypervisors/")) return [this.#rack(path, body)];
     return [this.#object(q.method, path, body)];
+  }
+
+  #rack(path, body) {
+    const [, , , name, verb] = path.split("/").map(decodeURIComponent);
+    const h = this.get("Hypervisor", name, "");
+    if (!h) throw new Refusal(404, "not-found", `there is no Hypervisor ${name}`);
+    if (verb === "adopt") return this.#adopt(h, body);
+    if (verb === "undrain") {
+      this.put({ ...h, spec: { ...h.spec, drain: false }, status: { ...h.status, state: "ready" } });
+      return {};
+    }
+    const machines = [...this.objects.values()].filter((o) => o.kind === "Machine" && o.spec.hypervisor === name);
+    if (!body.dryRun) this.put({ ...h, spec: { ...h.spec, drain: true }, status: { ...h.status, state: "draining" } });
+    return { moves: machines.map((m) => this.#move(m, { ...body, to: "" }, true)) };
+  }
+
+  #adopt(h, { id, project, name, dryRun }) {
+    const f = h.status.found?.find((f) => f.id === id);
+    if (!f) throw new Refusal(404, "not-found", `${h.metadata.name} has found no machine ${id} that is not ours`);
+    if (!/^[a-z]([a-z0-9-]*[a-z0-9])?$/.test(name)) throw new Refusal(422, "invalid", `Machine ${name}`, [{ path: "name", text: "a name has lower-case letters, digits and dashes" }]);
+    const m = {
+      ...head("Machine", name, project),
+      spec: { hypervisor: h.metadata.name, power: f.power, adopted: true, hardware: { cpus: f.cpus, memory: f.memory, disks: f.disks } },
+      status: { power: f.power },
+    };
+    if (dryRun) return m;
+    this.put({ ...h, status: { ...h.status, found: h.status.found.filter((o) => o !== f) } });
+    return this.put(m);
+  }
+
+  /** against are the reasons a machine cannot go to a hypervisor; tests set it. */
+  against = () => [];
+
+  #move(m, { to, live, force, dryRun }, draining = false) {
+    const from = m.spec.hypervisor;
+    const all = [...this.objects.values()].filter((o) => o.kind === "Hypervisor" && o.metadata.name !== from).map((o) => o.metadata.name);
+    const staying = m.spec.adopted ? ["it was adopted: its disks are never touched"] : [];
+    const obstacles = (name) => [...staying, ...this.against(m, name, { live, force })];
+    const goal = to || all.find((n) => !obstacles(n).length);
+    const why = goal ? obstacles(goal) : staying.length ? staying : all.flatMap((n) => obstacles(n).map((o) => `hypervisor ${n}: ${o}`));
+    const reply = { machine: { kind: "Machine", project: m.metadata.project, name: m.metadata.name }, from, to: goal ?? "", obstacles: why };
+    if (dryRun || (draining && why.length)) return reply;
+    if (why.length) throw new Refusal(412, "conflict", `move ${m.metadata.name} to ${goal}: ${why.join("; ")}`);
+    const operation = `move-${m.metadata.name}-${randomBytes(2).toString("hex")}`;
+    this.put({ ...m, spec: { ...m.spec, moving: { from, to: goal, operation } } });
+    this.put(journal(operation, m.metadata.name, from, goal, {}));
+    return { ...reply, operation };
   }
 
   #object(method, path, body) {
@@ -184,6 +233,15 @@ export class Fake {
       if (body.spec?.power === "off") return this.status("Desktop", name, { state: "off" });
       if (body.spec?.resets) this.seen.resets = body.spec.resets;
       return changed;
+    }
+    if (method === "POST" && verb === "move") return this.#move(kind === "Desktop" ? this.get("Machine", o.status.machine, project) : o, body);
+    if (method === "POST" && verb === "abort") {
+      this.put({ ...o, spec: { ...o.spec, abort: true } });
+      return {};
+    }
+    if (method === "DELETE") {
+      this.remove(kind, name, project);
+      return {};
     }
     if (method === "POST" && verb === "connect") return this.#connect(o);
     if (method === "POST" && verb === "ticket") return this.#ticket(o);

@@ -73,6 +73,7 @@ describe("follow", () => {
       return a;
     });
     await follow({
+      kinds: ["Desktop"],
       estate,
       signal: stop.signal,
       wait: async () => {
