@@ -74,8 +74,12 @@ func TestADiskThatBreaksOffIsNeverWhole(t *testing.T) {
 		if cut > 200 && cut < len(wire)-200 && cut%97 != 0 {
 			continue
 		}
-		if _, err := io.ReadAll(api.NewDiskReader(bytes.NewReader(wire[:cut]))); !errors.Is(err, fault.Unavailable) {
+		_, err := io.ReadAll(api.NewDiskReader(bytes.NewReader(wire[:cut])))
+		if !errors.Is(err, fault.Unavailable) {
 			t.Fatalf("cut after %d of %d bytes: got %v, want unavailable", cut, len(wire), err)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatalf("cut after %d of %d bytes: %v passes for the end of a disk that is too short", cut, len(wire), err)
 		}
 	}
 }
