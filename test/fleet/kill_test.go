@@ -69,6 +69,7 @@ type campaign struct {
 	next    blow
 	seen    int // changes since the last blow
 	kills   int
+	want    int
 	id      string
 	at      string
 	holds   string // what the guest's disk is to hold
@@ -81,8 +82,9 @@ type campaign struct {
 func TestKillsDuringRealMovesLeaveExactlyOneMachine(t *testing.T) {
 	f := New(t, "testdata/tiny.yaml")
 	c := newCampaign(t, f, number(t, "CONSORT_SEED", uint64(time.Now().UnixNano())))
-	want, done, undone, began := int(number(t, "CONSORT_KILLS", 20)), 0, 0, time.Now()
-	for c.kills < want {
+	c.want = int(number(t, "CONSORT_KILLS", 20))
+	done, undone, began := 0, 0, time.Now()
+	for c.kills < c.want {
 		to := map[string]string{"local": "virt", "virt": "local"}[c.at]
 		switch op := c.move(to); op.Status.State {
 		case estate.OperationDone:
@@ -161,7 +163,7 @@ func (c *campaign) move(to string) *estate.Operation {
 		if abort--; abort == 0 {
 			c.t.Logf("abort it at %s: %v", phase(op), c.Client.Abort(c.t.Context(), "default", name))
 		}
-		if c.seen++; c.seen >= c.next.changes && op.Status.Ended.IsZero() {
+		if c.seen++; c.seen >= c.next.changes && c.kills < c.want && op.Status.Ended.IsZero() {
 			c.strike(phase(op))
 		}
 	}
@@ -233,8 +235,8 @@ func (c *campaign) strike(phase string) {
 }
 
 // powerLoss ends everything that runs, tools that the agents began included,
-// and starts the host's services again. What was written is not lost: that is
-// for tests of the parts that write.
+// empties what lies in memory, and starts the host's services again. What was
+// written to disk is not lost, synced or not.
 func (c *campaign) powerLoss() {
 	c.up.cmd.Process.Kill()
 	c.agent.cmd.Process.Kill()
@@ -249,6 +251,9 @@ func (c *campaign) powerLoss() {
 	c.daemon.Kill()
 	c.up.Kill()
 	c.agent.Kill()
+	if err := os.RemoveAll(filepath.Join(c.daemon.Dir, "run", "libvirt", "qemu")); err != nil {
+		c.t.Fatal(err)
+	}
 	c.daemon.Restart(c.t)
 	c.up.Begin()
 	c.agent.Begin()
