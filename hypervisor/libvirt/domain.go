@@ -139,13 +139,12 @@ func target(i int) string {
 }
 
 func card(n driver.NIC) libvirtxml.DomainInterface {
-	none := ""
 	return libvirtxml.DomainInterface{
 		MAC:    &libvirtxml.DomainInterfaceMAC{Address: n.MAC},
 		Source: &libvirtxml.DomainInterfaceSource{Bridge: &libvirtxml.DomainInterfaceSourceBridge{Bridge: n.Bridge}},
 		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
 		// Without a ROM: nothing boots from the network.
-		ROM: &libvirtxml.DomainROM{File: &none, Enabled: "no"},
+		ROM: &libvirtxml.DomainROM{Enabled: "no"},
 	}
 }
 
