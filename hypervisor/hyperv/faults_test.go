@@ -17,6 +17,9 @@ import (
 	"consort.dev/consort/hypervisor/driver"
 )
 
+// soon bounds every wait.
+const soon = 20 * time.Second
+
 const desk = estate.MachineID("0a000000-0000-4000-8000-000000000001")
 
 func deskOn(c driver.Content) driver.Definition {
@@ -67,7 +70,7 @@ func TestAConnectionThatDropsInACommandIsLookedUp(t *testing.T) {
 			sends.Add(1)
 		}
 		if a == "Receive" && sends.CompareAndSwap(3, 4) { // hypervisor.Host's look, the driver's look, start
-			time.Sleep(50 * time.Millisecond) // the script has come to its end
+			f.finish()
 			drop(w)
 			return true
 		}
@@ -151,7 +154,21 @@ func TestNoMoreShellsIsBusy(t *testing.T) {
 func TestASlowAnswerIsWaitedFor(t *testing.T) {
 	h, f := defined(t)
 	f.patience = time.Millisecond
-	f.model.pauseBy(func(int) { time.Sleep(5 * time.Millisecond) })
+	var asked atomic.Int32
+	thrice := make(chan struct{})
+	f.meddle = func(a string, _ http.ResponseWriter, _ func()) bool {
+		if a == "Receive" && asked.Add(1) == 3 {
+			close(thrice)
+		}
+		return false
+	}
+	f.model.pauseBy(func(context.Context) {
+		select {
+		case <-thrice:
+		case <-time.After(soon):
+			t.Error("the script's output is not asked for again")
+		}
+	})
 	if err := h.Start(t.Context(), desk); err != nil {
 		t.Errorf("Start = %v, want patience with a Receive that has nothing yet", err)
 	}
@@ -271,10 +288,15 @@ func killedAt(t *testing.T, m *model, h *Host, at int32, act func(context.Contex
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
 	var steps atomic.Int32
-	m.pauseBy(func(int) {
-		if steps.Add(1) == at {
-			kill()
-			time.Sleep(30 * time.Millisecond) // for the signal to come
+	m.pauseBy(func(script context.Context) {
+		if steps.Add(1) != at {
+			return
+		}
+		kill()
+		select {
+		case <-script.Done():
+		case <-time.After(soon):
+			t.Errorf("step %d: nobody killed the script of a call that was left", at)
 		}
 	})
 	act(ctx, h)

@@ -4,18 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,8 +25,8 @@ const modelStore = `D:\VMs\Consort`
 type model struct {
 	t     *testing.T
 	dir   string
-	pause func(step int) // before each step of a script; may be nil
-	deaf  bool           // guests do not go when asked
+	pause func(script context.Context) // before each step of a script; may be nil
+	deaf  bool                         // guests do not go when asked
 
 	mu    sync.Mutex
 	vms   []*modelVM
@@ -83,14 +75,14 @@ type killed struct{}
 type run struct {
 	*model
 	ctx     context.Context
-	steps   int
 	payload []byte
 	reply   []byte
 	leave   []func()
 }
 
-// pauseBy has do called before each step of a script; nil for nothing.
-func (m *model) pauseBy(do func(step int)) {
+// pauseBy has do called before each step of a script, whose context ends when it
+// is killed; nil for nothing.
+func (m *model) pauseBy(do func(script context.Context)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pause = do
@@ -98,10 +90,9 @@ func (m *model) pauseBy(do func(step int)) {
 
 // step is where a script may be killed.
 func (r *run) step() {
-	r.steps++
 	if pause := r.pause; pause != nil {
 		r.mu.Unlock()
-		pause(r.steps)
+		pause(r.ctx)
 		r.mu.Lock()
 	}
 	if r.ctx.Err() != nil {
@@ -178,77 +169,9 @@ func on[Q, A any](do func(*run, Q) A) func(*run, json.RawMessage) any {
 // nullRule finds a field that is null, but for those of the record inside.
 var nullRule = regexp.MustCompile(`[^\\]":null`)
 
-var storedRule = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*(\\[a-z0-9][a-z0-9-]*)*(\.[a-z0-9]+)*$`)
-
-func stored(name string) string {
-	if !storedRule.MatchString(name) {
-		stopWith("invalid", "%s is not the name of a stored file", name)
-	}
-	return modelStore + `\` + name
-}
-
-// real is where a file of the host lies.
-func (m *model) real(path string) string {
-	return filepath.Join(m.dir, strings.ReplaceAll(strings.ReplaceAll(path, ":", ""), `\`, "/"))
-}
-
-func (m *model) exists(path string) bool {
-	_, err := os.Stat(m.real(path))
-	return err == nil
-}
-
 func (m *model) must(err error) {
 	if err != nil {
 		vendor("OperationFailed", "%v", err)
-	}
-}
-
-func (m *model) write(path, text string) {
-	m.must(os.MkdirAll(filepath.Dir(m.real(path)), 0o755))
-	m.must(os.WriteFile(m.real(path), []byte(text), 0o644))
-}
-
-func (m *model) read(path string) string {
-	b, err := os.ReadFile(m.real(path))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		m.must(err)
-	}
-	return string(b)
-}
-
-// remove removes a file with what it holds.
-func (m *model) removeFile(path string) {
-	os.Remove(m.raw(path))
-	if err := os.Remove(m.real(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		m.must(err)
-	}
-}
-
-func (m *model) raw(path string) string { return m.real(path) + "#raw" }
-
-func (m *model) tool(args ...string) {
-	if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
-		vendor("OperationFailed", "qemu-img %v: %v %s", args, err, out)
-	}
-}
-
-// content returns where what a virtual disk holds is kept raw.
-func (m *model) content(path string) string {
-	if !m.exists(path) {
-		vendor("ObjectNotFound", "no disk %s", path)
-	}
-	if _, err := os.Stat(m.raw(path)); err != nil {
-		m.tool("convert", "-q", "-f", "vhdx", "-O", "raw", m.real(path), m.raw(path))
-	}
-	return m.raw(path)
-}
-
-func (m *model) copyRaw(from, to string, size int64) {
-	b, err := os.ReadFile(from)
-	m.must(err)
-	m.must(os.WriteFile(to, b, 0o644))
-	if size > 0 {
-		m.must(os.Truncate(to, size))
 	}
 }
 
@@ -352,461 +275,4 @@ func (m *model) join(vm *modelVM, disks []diskSpec) {
 func (r *run) describe(describeRequest) described {
 	r.must(os.MkdirAll(r.real(modelStore), 0o755))
 	return described{Product: "a model of Hyper-V, 1", Host: "MODEL", Store: modelStore, CPUs: 16, Memory: 64 << 30, Disk: 1 << 40, Switches: []string{"Outside"}}
-}
-
-func (r *run) list(q listRequest) listed {
-	ids := map[estate.MachineID]string{}
-	entries, err := os.ReadDir(r.real(stored("machines")))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.must(err)
-	}
-	for _, e := range entries {
-		ids[estate.MachineID(e.Name())] = ""
-	}
-	for _, vm := range r.vms {
-		if id := mark(vm.notes); id != "" {
-			ids[id] = vm.shows()
-		}
-	}
-	out := listed{Machines: []listedMachine{}}
-	for _, id := range slices.Sorted(maps.Keys(ids)) {
-		if q.ID != "" && q.ID != id {
-			continue
-		}
-		l := r.life(id)
-		out.Machines = append(out.Machines, listedMachine{ID: id, State: ids[id], Record: r.read(folder(id) + `\machine.json`),
-			Making: r.exists(folder(id) + `\making`), Starts: l.Starts, Starting: l.Starting, Started: l.Started})
-	}
-	return out
-}
-
-func (m *model) dropVM(which func(*modelVM) bool) { m.vms = slices.DeleteFunc(m.vms, which) }
-
-func (r *run) define(q defineRequest) nothing {
-	r.turn(q.ID)
-	if r.find(q.ID) != nil {
-		return nothing{}
-	}
-	making := "consort-making-" + string(q.ID)
-	r.dropVM(func(vm *modelVM) bool { return vm.name == making })
-	dir := folder(q.ID)
-	r.must(os.MkdirAll(r.real(dir), 0o755))
-	r.step()
-	fresh := r.exists(dir+`\making`) || !r.exists(dir+`\machine.json`)
-	if fresh {
-		r.write(dir+`\making`, "")
-	}
-	for _, d := range q.Disks {
-		path := stored(d.File)
-		if d.Make == "" {
-			continue
-		}
-		if fresh {
-			r.removeFile(path)
-		}
-		if r.exists(path) {
-			continue
-		}
-		r.step()
-		if d.Size < 3<<20 {
-			vendor("InvalidParameter", "a disk of %d bytes is too small", d.Size)
-		}
-		if d.Make == "empty" {
-			r.must(os.WriteFile(r.raw(path), nil, 0o644))
-			r.must(os.Truncate(r.raw(path), d.Size))
-		} else {
-			r.copyRaw(r.content(stored(d.Make)), r.raw(path), d.Size)
-		}
-		r.write(path, "")
-	}
-	r.step()
-	r.write(dir+`\machine.json`, q.Record)
-	r.step()
-	for _, n := range q.NICs {
-		if n.Switch != "Outside" {
-			vendor("ObjectNotFound", "no switch %s", n.Switch)
-		}
-	}
-	vm := &modelVM{id: fmt.Sprintf("9e000000-0000-4000-8000-%012d", len(r.vms)+1), name: making, state: "Off",
-		generation: q.Generation, cpus: q.CPUs, memory: q.Memory, drives: map[int]string{}, nics: q.NICs}
-	r.vms = append(r.vms, vm)
-	r.step()
-	r.join(vm, q.Disks)
-	r.step()
-	vm.name, vm.notes = q.Name, "consort-machine: "+string(q.ID)
-	r.step()
-	r.finished(q.ID)
-	return nothing{}
-}
-
-func (r *run) start(q startRequest) nothing {
-	r.turn(q.ID)
-	vm, l := r.machine(q.ID), r.life(q.ID)
-	switch vm.shows() {
-	case "Running", "Paused":
-		if l.Starting > l.Starts {
-			l.Starts = l.Starting
-			r.saveLife(q.ID, l)
-		}
-		return nothing{}
-	case "Off", "Saved":
-	default:
-		stopWith("busy", "machine %s is %s", q.ID, vm.shows())
-	}
-	if !q.Adopted {
-		r.join(vm, q.Disks)
-	}
-	r.finished(q.ID)
-	l.Starting, l.Started = l.Starts+1, time.Now().UTC().Format(time.RFC3339Nano)
-	r.saveLife(q.ID, l)
-	r.step()
-	vm.state, vm.started = "Running", time.Now()
-	r.step()
-	l.Starts = l.Starting
-	r.saveLife(q.ID, l)
-	return nothing{}
-}
-
-func (r *run) stop(q stopRequest) stopped {
-	r.turn(q.ID)
-	vm := r.machine(q.ID)
-	if s := vm.shows(); s == "Off" || s == "Saved" {
-		return stopped{}
-	}
-	if l := r.life(q.ID); l.Starting > l.Starts {
-		l.Starts = l.Starting
-		r.saveLife(q.ID, l)
-	}
-	r.step()
-	if q.Hard {
-		if vm.hidden != "" {
-			vendor("InvalidState", "the machine is %s", vm.hidden)
-		}
-		vm.state = "Off"
-		return stopped{}
-	}
-	if !r.deaf {
-		vm.state = "Off"
-	}
-	return stopped{Asked: true}
-}
-
-func (r *run) save(q saveRequest) nothing {
-	r.turn(q.ID)
-	if vm := r.machine(q.ID); vm.shows() == "Running" {
-		vm.state = "Saved"
-	}
-	return nothing{}
-}
-
-func (r *run) resize(q resizeRequest) nothing {
-	r.turn(q.ID)
-	vm := r.resting(q.ID)
-	vm.clearSaved()
-	vm.cpus = q.CPUs
-	r.step()
-	vm.memory = q.Memory
-	r.step()
-	r.write(folder(q.ID)+`\machine.json`, q.Record)
-	return nothing{}
-}
-
-func (r *run) remove(q removeRequest) nothing {
-	r.turn(q.ID)
-	r.dropVM(func(vm *modelVM) bool { return vm.name == "consort-making-"+string(q.ID) })
-	if r.find(q.ID) != nil {
-		vm := r.resting(q.ID)
-		if q.Shelve {
-			r.finished(q.ID)
-		}
-		vm.clearSaved()
-		vm.checkpoints = nil
-		r.step()
-		r.dropVM(func(o *modelVM) bool { return o == vm })
-	}
-	r.step()
-	for _, f := range q.Drop {
-		r.removeFile(stored(f))
-	}
-	r.step()
-	if !q.Shelve {
-		r.must(os.RemoveAll(r.real(folder(q.ID))))
-	}
-	return nothing{}
-}
-
-func (r *run) snapshot(q snapshotRequest) snapshots {
-	names := []string{}
-	if q.Act == "list" {
-		for _, c := range r.machine(q.ID).checkpoints {
-			names = append(names, c.name)
-		}
-		return snapshots{names}
-	}
-	r.turn(q.ID)
-	vm := r.resting(q.ID)
-	i := slices.IndexFunc(vm.checkpoints, func(c checkpoint) bool { return c.name == q.Name })
-	switch q.Act {
-	case "take":
-		if i >= 0 {
-			stopWith("exists", "machine %s has a snapshot %s", q.ID, q.Name)
-		}
-		for slot, d := range q.Disks {
-			if d.Volume {
-				delete(vm.drives, slot)
-			}
-		}
-		r.step()
-		c := checkpoint{name: q.Name, drives: maps.Clone(vm.drives), held: map[int]string{}}
-		for slot, path := range vm.drives {
-			c.held[slot] = filepath.Join(r.t.TempDir(), "held")
-			r.copyRaw(r.content(path), c.held[slot], 0)
-		}
-		vm.checkpoints = append(vm.checkpoints, c)
-		r.step()
-		r.join(vm, q.Disks)
-	case "apply":
-		if i < 0 {
-			stopWith("not-found", "machine %s has no snapshot %s", q.ID, q.Name)
-		}
-		c := vm.checkpoints[i]
-		vm.drives = maps.Clone(c.drives)
-		for slot, path := range c.drives {
-			r.write(path, "")
-			r.copyRaw(c.held[slot], r.raw(path), 0)
-		}
-		r.step()
-		vm.clearSaved()
-		vm.cpus, vm.memory = q.CPUs, q.Memory
-		r.step()
-		r.join(vm, q.Disks)
-	case "drop":
-		if i >= 0 {
-			vm.checkpoints = slices.Delete(vm.checkpoints, i, i+1)
-		}
-	}
-	return snapshots{names}
-}
-
-func (r *run) measure(q measureRequest) measured {
-	vm := r.machine(q.ID)
-	if s := vm.shows(); s != "Running" && s != "Paused" {
-		stopWith("conflict", "machine %s is off; start it first", q.ID)
-	}
-	return measured{CPU: int64(time.Since(vm.started)), Memory: vm.memory, Read: 1 << 20, Written: 0, Received: 0, Sent: 0}
-}
-
-func (r *run) survey(q surveyRequest) surveyed {
-	out := surveyed{Found: []foundMachine{}}
-	for _, vm := range r.vms {
-		id := estate.MachineID(vm.id)
-		if mark(vm.notes) != "" || strings.HasPrefix(vm.name, "consort-making-") || q.ID != "" && q.ID != id {
-			continue
-		}
-		f := foundMachine{ID: id, Name: vm.name, State: vm.shows(), Generation: vm.generation, CPUs: vm.cpus, Memory: vm.memory,
-			Clustered: vm.clustered, Replicated: vm.replicated, Disks: []foundDisk{}, NICs: []nicSpec{}}
-		for _, slot := range slices.Sorted(maps.Keys(vm.drives)) {
-			info, err := os.Stat(r.content(vm.drives[slot]))
-			r.must(err)
-			f.Disks = append(f.Disks, foundDisk{vm.drives[slot], info.Size()})
-		}
-		for _, n := range vm.nics {
-			f.NICs = append(f.NICs, nicSpec{strings.ToUpper(strings.ReplaceAll(n.MAC, ":", "")), n.Switch})
-		}
-		out.Found = append(out.Found, f)
-	}
-	return out
-}
-
-func (r *run) adopt(q adoptRequest) nothing {
-	r.turn(q.ID)
-	if r.find(q.ID) != nil {
-		return nothing{}
-	}
-	i := slices.IndexFunc(r.vms, func(vm *modelVM) bool { return vm.id == string(q.ID) })
-	if i < 0 {
-		stopWith("not-found", "no machine %s", q.ID)
-	}
-	r.write(folder(q.ID)+`\machine.json`, q.Record)
-	r.step()
-	r.vms[i].notes += "\r\nconsort-machine: " + string(q.ID)
-	return nothing{}
-}
-
-func (r *run) release(q releaseRequest) nothing {
-	r.turn(q.ID)
-	if vm := r.find(q.ID); vm != nil {
-		vm.notes = strings.ReplaceAll(vm.notes, "\r\nconsort-machine: "+string(q.ID), "")
-	}
-	r.step()
-	r.must(os.RemoveAll(r.real(folder(q.ID))))
-	return nothing{}
-}
-
-func (r *run) has(q hasRequest) had { return had{r.exists(stored(q.File))} }
-
-type note struct {
-	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
-	Offset int64  `json:"offset"`
-}
-
-func (r *run) note(path string) (n note, ok bool) {
-	text := r.read(path + ".note")
-	return n, text != "" && json.Unmarshal([]byte(text), &n) == nil
-}
-
-func (r *run) saveNote(path string, n note) {
-	b, err := json.Marshal(n)
-	r.must(err)
-	r.write(path+".note", string(b))
-}
-
-func (r *run) putBegin(q putBeginRequest) putBegun {
-	path := stored(q.File)
-	if n, ok := r.note(path); ok && r.exists(path+".part") && n.SHA256 == q.SHA256 && n.Size == q.Size {
-		return putBegun{n.Offset}
-	}
-	r.write(path+".part", "")
-	r.must(os.Truncate(r.real(path+".part"), q.Size))
-	r.step()
-	r.saveNote(path, note{q.SHA256, q.Size, 0})
-	return putBegun{}
-}
-
-func (r *run) putBlock(q putBlockRequest) nothing {
-	path := stored(q.File)
-	if s := sha256.Sum256(r.payload); hex.EncodeToString(s[:]) != q.SHA256 {
-		stopWith("unavailable", "the block arrived damaged; send it again")
-	}
-	f, err := os.OpenFile(r.real(path+".part"), os.O_WRONLY, 0)
-	r.must(err)
-	defer f.Close()
-	_, err = f.WriteAt(r.payload, q.Offset)
-	r.must(err)
-	r.step()
-	n, _ := r.note(path)
-	n.Offset = q.Offset + int64(len(r.payload))
-	r.saveNote(path, n)
-	return nothing{}
-}
-
-func (r *run) putEnd(q putEndRequest) nothing {
-	path := stored(q.File)
-	if !r.exists(path + ".part") {
-		if r.exists(path) {
-			return nothing{}
-		}
-		stopWith("conflict", "nothing was uploaded for %s", q.File)
-	}
-	if s := sha256.Sum256([]byte(r.read(path + ".part"))); hex.EncodeToString(s[:]) != q.SHA256 {
-		r.removeFile(path + ".part")
-		r.removeFile(path + ".note")
-		stopWith("unavailable", "%s arrived damaged; send it again", q.File)
-	}
-	r.step()
-	os.Remove(r.raw(path))
-	r.must(os.Rename(r.real(path+".part"), r.real(path)))
-	r.step()
-	r.removeFile(path + ".note")
-	return nothing{}
-}
-
-func (r *run) getBegin(q getBeginRequest) getBegun {
-	r.turn(q.ID)
-	vm := r.resting(q.ID)
-	drive := ""
-	if q.Adopted {
-		drive = vm.drives[slices.Sorted(maps.Keys(vm.drives))[q.Slot]]
-	} else {
-		drive = vm.drives[q.Slot]
-	}
-	if drive == "" {
-		stopWith("stuck", "disk %d of machine %s is not attached; attach it again", q.Slot, q.ID)
-	}
-	to := stored(q.File)
-	r.removeFile(to)
-	r.step()
-	r.tool("convert", "-q", "-f", "raw", "-O", "vhdx", r.content(drive), r.real(to))
-	data := r.read(to)
-	s := sha256.Sum256([]byte(data))
-	return getBegun{int64(len(data)), hex.EncodeToString(s[:])}
-}
-
-func (r *run) getBlock(q getBlockRequest) nothing {
-	f, err := os.Open(r.real(stored(q.File)))
-	r.must(err)
-	defer f.Close()
-	r.reply = make([]byte, q.Length)
-	if _, err := f.ReadAt(r.reply, q.Offset); err != nil {
-		r.reply = nil
-		stopWith("unavailable", "%s has become shorter", q.File)
-	}
-	return nothing{}
-}
-
-func (r *run) drop(q dropRequest) nothing {
-	for _, end := range []string{"", ".part", ".note"} {
-		r.removeFile(stored(q.File) + end)
-	}
-	return nothing{}
-}
-
-func (r *run) swap(q swapRequest) nothing {
-	r.turn(q.ID)
-	vm := r.resting(q.ID)
-	vm.clearSaved()
-	path, old := stored(q.Disks[q.Slot].File), vm.drives[q.Slot]
-	if old != path {
-		delete(vm.drives, q.Slot)
-		r.step()
-		r.join(vm, q.Disks)
-	}
-	r.step()
-	r.write(folder(q.ID)+`\machine.json`, q.Record)
-	r.step()
-	if old != path && old != "" {
-		r.removeFile(old)
-	}
-	return nothing{}
-}
-
-// stranger makes a machine as an administrator does in Hyper-V Manager.
-func (m *model) stranger(context.Context) (estate.MachineID, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	vm := &modelVM{id: fmt.Sprintf("7a000000-0000-4000-8000-%012d", len(m.vms)+1), name: "theirs", notes: "made by hand", state: "Off",
-		generation: 2, cpus: 2, memory: 64 << 20, drives: map[int]string{0: `C:\Theirs\disk.vhdx`},
-		nics: []nicSpec{{"02:00:00:00:00:99", "Outside"}}}
-	m.write(vm.drives[0], "")
-	m.must(os.WriteFile(m.raw(vm.drives[0]), nil, 0o644))
-	m.must(os.Truncate(m.raw(vm.drives[0]), 4<<20))
-	m.vms = append(m.vms, vm)
-	return estate.MachineID(vm.id), nil
-}
-
-// readDisk reads a file of this machine, or a disk of the model's.
-func (m *model) readDisk(path string) ([]byte, error) {
-	if strings.HasPrefix(path, "/") {
-		return os.ReadFile(path)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return os.ReadFile(m.raw(path))
-}
-
-// blind has a machine show a state that says nothing.
-func (m *model) blind(_ context.Context, id estate.MachineID) (see func(), err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	vm := m.find(id)
-	if vm == nil {
-		return nil, fmt.Errorf("no machine %s", id)
-	}
-	vm.hidden = "RunningCritical"
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		vm.hidden = ""
-	}, nil
 }

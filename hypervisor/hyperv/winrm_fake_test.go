@@ -77,6 +77,23 @@ func (f *fakeService) close() {
 	}
 }
 
+// finish waits until all that runs there has come to its end.
+func (f *fakeService) finish() {
+	f.mu.Lock()
+	var all []*fakeCommand
+	for _, s := range f.shells {
+		for _, c := range s.commands {
+			if c.kill != nil {
+				all = append(all, c)
+			}
+		}
+	}
+	f.mu.Unlock()
+	for _, c := range all {
+		<-c.ended
+	}
+}
+
 // asked is what a client sends.
 type asked struct {
 	Header struct {

@@ -21,6 +21,16 @@ type console struct {
 	serial atomic.Uint32
 	r      *io.PipeReader
 	w      *io.PipeWriter
+
+	mu     sync.Mutex
+	opened bool
+	early  []byte // what came before the daemon's word that it is open
+}
+
+func newConsole() *console {
+	c := &console{}
+	c.r, c.w = io.Pipe()
+	return c
 }
 
 // Console opens the domain's console, of the device with that alias or, when
@@ -31,8 +41,7 @@ func (c *Client) Console(ctx context.Context, uuid, device string) (io.ReadWrite
 	if err != nil {
 		return nil, err
 	}
-	con := &console{}
-	con.r, con.w = io.Pipe()
+	con := newConsole()
 	l, err := c.open(ctx, func(w *wire) { w.console = con })
 	if err != nil {
 		return nil, err
@@ -43,6 +52,7 @@ func (c *Client) Console(ctx context.Context, uuid, device string) (io.ReadWrite
 		return struct{}{}, l.lib.DomainOpenConsole(d, optional(device), nil, uint32(lv.DomainConsoleForce))
 	})
 	if err == nil {
+		con.open()
 		return con, nil
 	}
 	l.wire.Close()
@@ -52,10 +62,25 @@ func (c *Client) Console(ctx context.Context, uuid, device string) (io.ReadWrite
 	return nil, fault.Unavailable.Errorf("open the console: %w", err)
 }
 
+// open begins the reading.
+func (c *console) open() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = true
+}
+
 // take takes up a packet of the daemon's. Nothing more is read from the
-// connection until the reader has had it.
+// connection until the reader has had it, but for packets that overtake the
+// daemon's word that the console is open: nobody reads them until that is read.
 func (c *console) take(status uint32, payload []byte) {
+	c.mu.Lock()
+	waits := !c.opened && status == statusContinue && len(payload) > 0
+	if waits {
+		c.early = append(c.early, payload...)
+	}
+	c.mu.Unlock()
 	switch {
+	case waits:
 	case status == statusContinue && len(payload) > 0:
 		c.w.Write(payload) // fails once the reader has gone; then so has the data
 	case status == statusError:
@@ -67,7 +92,16 @@ func (c *console) take(status uint32, payload []byte) {
 
 func (c *console) end(err error) { c.w.CloseWithError(err) }
 
-func (c *console) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c *console) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	n := copy(p, c.early)
+	c.early = c.early[n:]
+	c.mu.Unlock()
+	if n > 0 {
+		return n, nil
+	}
+	return c.r.Read(p)
+}
 
 func (c *console) Write(p []byte) (n int, err error) {
 	for len(p) > 0 {

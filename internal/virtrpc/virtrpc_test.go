@@ -184,6 +184,7 @@ func TestALostReply(t *testing.T) {
 // cutter is a relay whose connections can be cut.
 type cutter struct {
 	to    string
+	sent  chan struct{} // holds something if something was sent
 	mu    sync.Mutex
 	conns []net.Conn
 }
@@ -195,12 +196,31 @@ func (k *cutter) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	near, mine := net.Pipe()
-	go io.Copy(far, mine)
+	go io.Copy(io.MultiWriter(k, far), mine)
 	go io.Copy(mine, far)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.conns = append(k.conns, far, mine)
 	return near, nil
+}
+
+// Write sees what is sent, before the daemon can answer it.
+func (k *cutter) Write(p []byte) (int, error) {
+	select {
+	case k.sent <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+// carries waits until something is sent, or was since it was called last.
+func (k *cutter) carries(t *testing.T) {
+	t.Helper()
+	select {
+	case <-k.sent:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing was sent")
+	}
 }
 
 func (k *cutter) cut() {
@@ -214,16 +234,17 @@ func (k *cutter) cut() {
 
 func TestACutDuringAnEffectIsUnknown(t *testing.T) {
 	d := virtrpctest.Start(t)
-	k := &cutter{to: d.Socket}
+	k := &cutter{to: d.Socket, sent: make(chan struct{}, 1)}
 	c := New(k.dial, double)
 	defer c.Close()
 	if err := c.Define(t.Context(), someXML); err != nil {
 		t.Fatal(err)
 	}
+	k.carries(t) // the definition
 	resume := d.Pause()
 	done := make(chan error, 1)
 	go func() { done <- c.Create(t.Context(), someUUID) }()
-	time.Sleep(100 * time.Millisecond) // the call is in the daemon's socket by then
+	k.carries(t)
 	k.cut()
 	err := <-done
 	resume()
@@ -267,20 +288,26 @@ func TestWatchTells(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	told, done := make(chan string, 100), make(chan error, 1)
 	go func() { done <- c.Watch(ctx, func(uuid string) { told <- uuid }) }()
+	tells(t, c, told)
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Watch = %v, want nil", err)
+	}
+}
+
+// tells waits until a watch tells of a change. The double's domains live as long
+// as somebody is connected: it is defined again until the watch is there to see
+// it.
+func tells(t *testing.T, c *Client, told <-chan string) {
+	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		// The double's domains live as long as somebody is connected: define it
-		// again until the watch is there to see it.
-		if err := c.Define(ctx, someXML); err != nil {
+		if err := c.Define(t.Context(), someXML); err != nil {
 			t.Fatal(err)
 		}
 		select {
 		case uuid := <-told:
 			if uuid != someUUID {
 				t.Errorf("told of %s, want %s", uuid, someUUID)
-			}
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("Watch = %v, want nil", err)
 			}
 			return
 		case <-time.After(50 * time.Millisecond):
@@ -294,9 +321,9 @@ func TestWatchTells(t *testing.T) {
 func TestWatchEndsWithTheDaemon(t *testing.T) {
 	d := virtrpctest.Start(t)
 	c := open(t, d, double)
-	done := make(chan error, 1)
-	go func() { done <- c.Watch(t.Context(), func(string) {}) }()
-	time.Sleep(200 * time.Millisecond)
+	told, done := make(chan string, 100), make(chan error, 1)
+	go func() { done <- c.Watch(t.Context(), func(uuid string) { told <- uuid }) }()
+	tells(t, c, told)
 	d.Kill()
 	if err := <-done; !errors.Is(err, fault.Unavailable) {
 		t.Errorf("Watch = %v, want %v", err, fault.Unavailable)
