@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,39 @@ func TestAnObjectIsCreatedReadChangedAndDeleted(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := api.Get[estate.Network](ctx, c, "p", "lan"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("get: got %v, want not-found", err)
+	}
+}
+
+// Otherwise a machine that people made would run on when it is deleted, and the
+// data of a volume would stay.
+func TestWhatLiesOnAHostWaitsForItsAgentWhenDeleted(t *testing.T) {
+	p := start(t)
+	c, ctx := p.as("root"), t.Context()
+	if err := c.Put(ctx, project("p"), api.Write{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, made := range []estate.Resource{
+		&estate.Volume{Head: head("Volume", "p", "v"), Spec: estate.VolumeSpec{Size: estate.GiB}},
+		&estate.Machine{Head: head("Machine", "p", "m"), Spec: estate.MachineSpec{Power: estate.Off, Hardware: estate.Hardware{
+			CPUs: 1, Memory: estate.GiB, Disks: []estate.Disk{{Name: "root", Image: estate.Digest("sha256:" + strings.Repeat("0", 64))}},
+		}}},
+	} {
+		if err := c.Put(ctx, made, api.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+		ref := made.Header().Ref()
+		if err := c.Delete(ctx, ref, api.Write{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.LetGo(ctx, ref, estate.AgentFinalizer); err != nil {
+			t.Fatal(err)
+		}
+		if m := made.Header().Metadata; !slices.Equal(m.Finalizers, []string{estate.AgentFinalizer}) {
+			t.Errorf("%s is held by %q, want its agent", ref, m.Finalizers)
+		}
+	}
+	if _, err := api.Get[estate.Volume](ctx, c, "p", "v"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("get: got %v, want not-found", err)
 	}
 }

@@ -214,6 +214,9 @@ func fresh(given estate.Resource) (estate.Resource, error) {
 	next := k.NewNamed(h.Metadata.Project, h.Metadata.Name)
 	next.Header().APIVersion = h.APIVersion
 	next.Header().Metadata.Labels = h.Metadata.Labels
+	if h.Kind == "Machine" || h.Kind == "Volume" {
+		next.Header().Metadata.Finalizers = []string{estate.AgentFinalizer}
+	}
 	specOf(next).Set(specOf(given))
 	return next, nil
 }
