@@ -7,21 +7,31 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/hypervisor/driver"
 )
 
+// Test is what the suite asks of a test. *testing.T is one; it is not named, so
+// that a product which holds hosts to the promises has no tests in it.
+type Test[T any] interface {
+	Context() context.Context
+	Run(name string, f func(T)) bool
+	Cleanup(func())
+	Logf(format string, args ...any)
+	Error(args ...any)
+	Skip(args ...any)
+}
+
 // Run tests the driver that open returns. It calls open once per promise, and
 // each host must start empty. A promise about an ability that the host does not
 // declare, or that its bench cannot show, is skipped by name.
-func Run(t *testing.T, open func(*testing.T) Bench) {
+func Run[T Test[T]](t T, open func(T) Bench) {
 	r := newRecorder(t)
 	for _, p := range promises() {
-		t.Run(p.name, func(t *testing.T) {
-			r.judge(t, p, open(t))
+		t.Run(p.name, func(t T) {
+			judge(r, t, p, open(t))
 		})
 	}
 }
@@ -30,25 +40,25 @@ func Run(t *testing.T, open func(*testing.T) Bench) {
 // costs seconds. Promises that only ask a running machine something share that
 // machine too; before any other all machines of the suite are deleted. A host
 // that cannot be emptied is replaced by another.
-func RunShared(t *testing.T, open func(*testing.T) Bench) { shared(t, open, promises()) }
+func RunShared[T Test[T]](t T, open func(T) Bench) { shared(t, open, promises()) }
 
 // RunOS tests, on a shared host, only what needs an operating system in the
 // base: a host is held to the rest with a base that boots at once.
-func RunOS(t *testing.T, open func(*testing.T) Bench) {
+func RunOS[T Test[T]](t T, open func(T) Bench) {
 	shared(t, open, slices.DeleteFunc(promises(), func(p promise) bool { return !p.os }))
 }
 
-func shared(t *testing.T, open func(*testing.T) Bench, ps []promise) {
+func shared[T Test[T]](t T, open func(T) Bench, ps []promise) {
 	r, b := newRecorder(t), open(t)
 	for _, p := range askingFirst(ps) {
-		t.Run(p.name, func(sub *testing.T) {
+		t.Run(p.name, func(sub T) {
 			if !p.asks {
 				if err := b.clean(sub.Context()); err != nil {
 					t.Logf("%s gets another host: %v", p.name, err)
 					b = open(t)
 				}
 			}
-			r.judge(sub, p, b)
+			judge(r, sub, p, b)
 		})
 	}
 }

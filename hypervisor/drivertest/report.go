@@ -2,9 +2,9 @@ package drivertest
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"os"
-	"testing"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/hypervisor/driver"
@@ -63,13 +63,19 @@ const Results = "CONSORT_RESULTS"
 
 // recorder collects the report of one run.
 type recorder struct {
-	t       *testing.T
+	t       ending
 	report  Report
 	results []Result
 }
 
+// ending is a test as far as its end goes.
+type ending interface {
+	Cleanup(func())
+	Error(args ...any)
+}
+
 // newRecorder returns a recorder that writes its report when the test ends.
-func newRecorder(t *testing.T) *recorder {
+func newRecorder(t ending) *recorder {
 	r := &recorder{t: t}
 	if dir := os.Getenv(Results); dir != "" {
 		t.Cleanup(func() { r.write(dir) })
@@ -79,7 +85,7 @@ func newRecorder(t *testing.T) *recorder {
 
 // judge tries the promise on a bench, notes what came of it and has the test
 // say so. The benches of one run are all of the same kind.
-func (r *recorder) judge(t *testing.T, p promise, b Bench) {
+func judge[T Test[T]](r *recorder, t T, p promise, b Bench) {
 	if d, err := b.Host.Describe(t.Context()); err == nil {
 		r.report = b.report(d)
 	}
@@ -93,12 +99,23 @@ func (r *recorder) judge(t *testing.T, p promise, b Bench) {
 	}
 }
 
+// OwnTest is what Shows asks of a test; *testing.T is one.
+type OwnTest interface {
+	Context() context.Context
+	Name() string
+	Cleanup(func())
+	Error(args ...any)
+	Failed() bool
+	Skipped() bool
+}
+
 // Shows has a test of the provider's own count as a promise of a capability that
 // the suite has none of, as how machines join a network: kept if it passes.
-func Shows(t *testing.T, b Bench, c estate.Capability) {
+func Shows(t OwnTest, b Bench, c estate.Capability) {
 	d, err := b.Host.Describe(t.Context())
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	r := newRecorder(t)
 	r.report = b.report(d)
