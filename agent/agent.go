@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -59,7 +60,11 @@ func New(o Options) (*Agent, error) {
 		Options: o, machines: map[estate.MachineID]*keeper{}, volumeOf: map[string]*estate.Volume{},
 		networks: map[string]*estate.Network{}, changed: make(chan struct{}, 1), joined: make(chan struct{}),
 	}
-	var err error
+	// Whoever runs a machine passes through to its volumes, and sees nothing else.
+	err := errors.Join(os.MkdirAll(o.Dir, 0o711), os.Chmod(o.Dir, 0o711))
+	if err != nil {
+		return nil, fmt.Errorf("open the agent's folder: %w", err)
+	}
 	if a.records, err = openRecords(filepath.Join(o.Dir, "records")); err != nil {
 		return nil, err
 	}

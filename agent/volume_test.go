@@ -75,3 +75,22 @@ func TestAnUnfinishedVolumeIsSwept(t *testing.T) {
 		t.Error("half a volume is still there")
 	}
 }
+
+// TestAMachinesUserReachesItsVolume looks at the folders on the way: some
+// hypervisors open disks by their paths, as a user of their own.
+func TestAMachinesUserReachesItsVolume(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	a, err := New(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]os.FileMode{dir: 0o711, a.volumes.dir: 0o711, a.records.dir: 0o700} {
+		info, err := os.Stat(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s is open as %o, want %o", at, got, want)
+		}
+	}
+}
