@@ -259,15 +259,11 @@ func (v *vm) disk(name string) (driver.Disk, *types.VirtualDisk, error) {
 
 // Export implements driver.Transferer.
 func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w io.Writer) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	d, device, err := v.disk(name)
 	if err != nil {
 		return err
@@ -298,15 +294,11 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 // Import implements driver.Transferer. The new content is a file of its own,
 // which the machine takes up once it is complete.
 func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r io.Reader) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	d, device, err := v.disk(name)
 	if err != nil {
 		return err

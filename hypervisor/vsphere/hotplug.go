@@ -33,15 +33,11 @@ func (v *vm) attachedNow() []plugged {
 
 // Attach implements driver.Hotplugger.
 func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.running)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.running(ctx, id)
-	if err != nil {
-		return err
-	}
 	if slices.ContainsFunc(v.rec.Def.Disks, func(d driver.Disk) bool { return d.Name == disk.Name }) {
 		return fault.Exists.Errorf("machine %s is defined with another disk %s", id, disk.Name)
 	}
@@ -100,15 +96,11 @@ func (v *vm) freeSlot() (controller, unit int32, ok bool) {
 
 // Detach implements driver.Hotplugger.
 func (h *Host) Detach(ctx context.Context, id estate.MachineID, name string) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.existing)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.existing(ctx, id)
-	if err != nil {
-		return err
-	}
 	i := slices.IndexFunc(v.attached.Disks, func(p plugged) bool { return p.Disk.Name == name })
 	if i < 0 {
 		return nil

@@ -325,15 +325,11 @@ func (h *Host) cards(ctx context.Context, nics []driver.NIC) (all []types.BaseVi
 // Delete implements driver.Host. Files are taken out first, since vSphere
 // destroys a machine with all disks that it has.
 func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.find)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.find(ctx, id)
-	if err != nil {
-		return err
-	}
 	if v == nil {
 		return h.sweep(ctx, t, id)
 	}

@@ -89,15 +89,11 @@ func (h *Host) Depart(ctx context.Context, id estate.MachineID, at string) error
 	if err := json.Unmarshal([]byte(at), &to); err != nil || to.VCenter == "" || to.VCenter != h.place.vcenter || to.Scope == h.place.scope {
 		return fault.Invalid.Errorf("move machine %s: that is not another place in this vCenter", id)
 	}
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.running)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.running(ctx, id)
-	if err != nil {
-		return err
-	}
 	def, err := h.awaited(ctx, id, to)
 	if err != nil {
 		return err

@@ -15,15 +15,11 @@ import (
 
 // Start implements driver.Host.
 func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.existing)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.existing(ctx, id)
-	if err != nil {
-		return err
-	}
 	switch v.power() {
 	case estate.On:
 		return h.settle(ctx, t, v)
@@ -95,15 +91,11 @@ func (h *Host) write(ctx context.Context, t *turn, v *vm, s starts) error {
 
 // Stop implements driver.Host.
 func (h *Host) Stop(ctx context.Context, id estate.MachineID, grace time.Duration) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.existing)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.existing(ctx, id)
-	if err != nil {
-		return err
-	}
 	switch v.power() {
 	case estate.Off:
 		return nil
@@ -163,15 +155,11 @@ func (h *Host) pullPlug(ctx context.Context, t *turn, v *vm) error {
 
 // Save implements driver.Saver: vSphere calls it suspending.
 func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.existing)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.existing(ctx, id)
-	if err != nil {
-		return err
-	}
 	switch v.power() {
 	case estate.Off:
 		return nil
@@ -197,15 +185,11 @@ func (h *Host) forgetSaved(ctx context.Context, t *turn, v *vm) error {
 
 // Resize implements driver.Resizer.
 func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	if err := h.forgetSaved(ctx, t, v); err != nil {
 		return err
 	}

@@ -35,15 +35,11 @@ func (h *Host) noteSnapshots(ctx context.Context, t *turn, v *vm, all []snapshot
 
 // Snapshot implements driver.Snapshotter.
 func (h *Host) Snapshot(ctx context.Context, id estate.MachineID, name string) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	if v.snapshot(name) >= 0 {
 		return fault.Exists.Errorf("machine %s has a snapshot %s", id, name)
 	}
@@ -66,15 +62,11 @@ func (h *Host) Snapshot(ctx context.Context, id estate.MachineID, name string) e
 
 // Revert implements driver.Snapshotter.
 func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	i := v.snapshot(name)
 	if i < 0 {
 		return fault.NotFound.Errorf("machine %s has no snapshot %s", id, name)
@@ -98,15 +90,11 @@ func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) err
 
 // DropSnapshot implements driver.Snapshotter.
 func (h *Host) DropSnapshot(ctx context.Context, id estate.MachineID, name string) error {
-	t, err := h.take(ctx, string(id))
+	t, v, err := h.hold(ctx, id, h.resting)
 	if err != nil {
 		return err
 	}
 	defer t.give()
-	v, err := h.resting(ctx, id)
-	if err != nil {
-		return err
-	}
 	i := v.snapshot(name)
 	if i < 0 {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
+	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 )
 
@@ -58,6 +59,21 @@ func (h *Host) take(ctx context.Context, name string) (*turn, error) {
 		t.unsure = false
 	}
 	return t, nil
+}
+
+// hold takes the turn of a machine, and what find has of it then. Unless there
+// is an error, the caller gives the turn back.
+func (h *Host) hold(ctx context.Context, id estate.MachineID, find func(context.Context, estate.MachineID) (*vm, error)) (*turn, *vm, error) {
+	t, err := h.take(ctx, string(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := find(ctx, id)
+	if err != nil {
+		t.give()
+		return nil, nil, err
+	}
+	return t, v, nil
 }
 
 func (t *turn) give() { t.free <- struct{}{} }
