@@ -3,6 +3,7 @@ package matrix
 import (
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"slices"
 	"testing"
@@ -29,6 +30,7 @@ func TestVerdictsAreThoseOfThePages(t *testing.T) {
 		Better estate.Better `json:"better"`
 		Alone  Verdict       `json:"alone"` // as Compare says it
 		Among  Verdict       `json:"among"` // as Diff says it
+		Chance float64       `json:"chance"`
 	}
 	var pairs []pair
 	if err := json.Unmarshal(b, &pairs); err != nil {
@@ -41,16 +43,19 @@ func TestVerdictsAreThoseOfThePages(t *testing.T) {
 		was.measure(p.Was)
 		is.measure(p.Is)
 		got[i].Alone = Compare(was, is, p.Better)
-		changes = append(changes, Change{Verdict: got[i].Alone, Chance: welch(p.Was, p.Is)})
+		got[i].Chance = welch(p.Was, p.Is)
+		changes = append(changes, Change{Verdict: got[i].Alone, Chance: got[i].Chance})
 	}
 	judge(changes)
 	seen := map[Verdict]bool{}
 	for i, c := range changes {
 		got[i].Among = c.Verdict
 		seen[c.Verdict] = true
-		if !*update && (got[i].Alone != pairs[i].Alone || got[i].Among != pairs[i].Among) {
-			t.Errorf("%v to %v is %q, among all %q; the pages say %q and %q: go test ./matrix -run Verdicts -update, and have web/src/measured.ts say so",
-				pairs[i].Was, pairs[i].Is, got[i].Alone, got[i].Among, pairs[i].Alone, pairs[i].Among)
+		was, is := pairs[i], got[i]
+		same := was.Alone == is.Alone && was.Among == is.Among && math.Abs(was.Chance-is.Chance) <= 1e-9*is.Chance
+		if !*update && !same {
+			t.Errorf("%v to %v is %q, among all %q, by a chance of %g; the pages say %q, %q, %g: go test ./matrix -run Verdicts -update, and have web/src/measured.ts say so",
+				was.Was, was.Is, is.Alone, is.Among, is.Chance, was.Alone, was.Among, was.Chance)
 		}
 	}
 	for _, v := range []Verdict{Same, Improved, Worse, Missing, TooFew, Doubtful} {

@@ -40,7 +40,7 @@ function Ours({ estate, machine: m, onFault }: { estate: Estate; machine: Machin
   const [asking, setAsking] = useState(false);
   const { project, name } = m.metadata;
   const title = subjectOf(estate, project, name);
-  const power = m.status?.power ?? "unknown";
+  const power = m.status?.power ?? "no word"; // its agent has not told yet
   const drift = driftOf(m);
   const about = [title !== name && name, project, m.spec.adopted && "adopted"].filter(Boolean).join(" · ");
   return (

@@ -1,5 +1,5 @@
 // Machines on their way from one hypervisor to another, and how earlier ones fared.
-import { useEffect, useState } from "react";
+import { useEffect, useState, type ReactNode } from "react";
 import { at, call, sentence } from "./call";
 import { Bar } from "./card";
 import { Confirm } from "./confirm";
@@ -36,27 +36,32 @@ export function Moves(p: MastheadProps) {
             <p>A machine goes to another hypervisor from its card: choose “Move to…” under Desktops or Hypervisors. Everything it takes is written down here.</p>
           </div>
         )}
-        {now.length > 0 && <h2 className="part">Under way</h2>}
-        <ul className="moves">
-          {now.map((o) => (
-            <li key={o.metadata.uid ?? o.metadata.name}>
-              <Journal estate={estate} operation={o} />
-            </li>
-          ))}
-        </ul>
-        {ended.length > 0 && <h2 className="part">Ended</h2>}
-        <ul className="moves ended">
-          {ended.map((o) => (
-            <li key={o.metadata.uid ?? o.metadata.name}>
-              <Ended estate={estate} operation={o} />
-            </li>
-          ))}
-        </ul>
+        <Part title="Under way" kind="moves" moves={now}>
+          {(o) => <Journal estate={estate} operation={o} />}
+        </Part>
+        <Part title="Ended" kind="moves ended" moves={ended}>
+          {(o) => <Ended estate={estate} operation={o} />}
+        </Part>
       </main>
     </div>
   );
 }
 
+function Part({ title, kind, moves, children }: { title: string; kind: string; moves: Operation[]; children: (o: Operation) => ReactNode }) {
+  if (!moves.length) return null;
+  return (
+    <>
+      <h2 className="part">{title}</h2>
+      <ul className={kind}>
+        {moves.map((o) => (
+          <li key={o.metadata.uid ?? o.metadata.name}>{children(o)}</li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+/** Journal is a move under way. */
 function Journal({ estate, operation: o }: { estate: Estate; operation: Operation }) {
   const now = useNow(500);
   const [asking, setAsking] = useState(false);

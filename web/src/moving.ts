@@ -124,7 +124,7 @@ export function amount(bytes: number): string {
     bytes /= 1024;
     i++;
   }
-  return `${i === 0 || bytes >= 100 || Number.isInteger(bytes) ? Math.round(bytes) : bytes.toFixed(1)} ${units[i]}`;
+  return `${i === 0 || bytes >= 100 ? Math.round(bytes) : Number(bytes.toFixed(1))} ${units[i]}`;
 }
 
 /** shortOf is a digest as it can be compared by eye: its first twelve signs. */

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { welch } from "../../src/chance";
 import { cellOf, changesOf, compare, figureOf, judge, leadersOf, matrixOf, nameOf, runsOf, saidOf, type Better, type Cell, type Change } from "../../src/measured";
 import type { Trial } from "../../src/words";
 
@@ -15,7 +16,7 @@ const rtt = (hypervisor: string, samples: number[], spec = {}) => trial(hypervis
 const rowOf = (...t: Trial[]) => matrixOf(t).parts[0]!.rows[0]!;
 
 test("verdicts are those of the Go package, alone and among many", () => {
-  const pairs = JSON.parse(readFileSync("test/unit/verdicts.json", "utf8")) as { was: number[]; is: number[]; better: Better; alone: string; among: string }[];
+  const pairs = JSON.parse(readFileSync("test/unit/verdicts.json", "utf8")) as { was: number[]; is: number[]; better: Better; alone: string; among: string; chance: number }[];
   expect(pairs.length).toBeGreaterThan(30);
   const none: Cell = { column, samples: [], median: 0, low: 0, high: 0 };
   const changes = pairs.map((p): [Cell, Change] => {
@@ -23,6 +24,7 @@ test("verdicts are those of the Go package, alone and among many", () => {
     return [is ?? none, { verdict: compare(was, is, p.better), was: was ?? none, percent: 0, release: false }];
   });
   expect(changes.map(([, c]) => c.verdict)).toEqual(pairs.map((p) => p.alone));
+  for (const p of pairs) expect(welch(p.was, p.is) / p.chance).toBeCloseTo(1, 6);
   judge(changes);
   expect(changes.map(([, c]) => c.verdict)).toEqual(pairs.map((p) => p.among));
 });

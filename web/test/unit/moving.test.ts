@@ -33,6 +33,11 @@ describe("the journal of a move", () => {
     expect(names({ power: "off", unverified: true }).at(-1)).toBe("shelve");
   });
 
+  test("that is undone has nothing to come but the way back", () => {
+    const o = move({ error: "no room", state: "undoing", steps: [...done("stop"), { name: "return", began: at(1) }] });
+    expect(journalOf(o, t0 + 3000)).toMatchObject([{ name: "stop", state: "done" }, { name: "return", state: "now", seconds: 2 }]);
+  });
+
   test("that fails has nothing to come, and the step that broke is not done", () => {
     const o = move({ error: "no room", state: "failed", steps: [...done("stop"), { name: "prepare", began: at(1) }], ended: at(4) });
     expect(journalOf(o, t0 + 99_000)).toMatchObject([{ state: "done" }, { name: "prepare", state: "next", seconds: 3 }]);
@@ -92,7 +97,7 @@ test("progress counts steps alike and copying by its bytes", () => {
 });
 
 test("amounts are short", () => {
-  expect([0, 900, 1536, 1.5 * 1024 ** 3, 200.4 * 1024 ** 2].map(amount)).toEqual(["0 bytes", "900 bytes", "1.5 KiB", "1.5 GiB", "200 MiB"]);
+  expect([0, 900, 1536, 1.5 * 1024 ** 3, 1.02 * 1024 ** 2, 200.4 * 1024 ** 2].map(amount)).toEqual(["0 bytes", "900 bytes", "1.5 KiB", "1.5 GiB", "1 MiB", "200 MiB"]);
 });
 
 test("reasons that every hypervisor gives are the machine's own", () => {
