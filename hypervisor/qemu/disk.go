@@ -3,7 +3,6 @@ package qemu
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"io"
 	"maps"
 	"os"
@@ -154,27 +153,14 @@ func imageNode(stack []layer) (n node, err error) {
 }
 
 // inert refuses a qcow2 file that keeps its data in another file, whose name it
-// carries (CVE-2024-32498). A process that a guest has taken over could write
-// such a header for us to follow. The bit is in docs/interop/qcow2.txt of QEMU.
+// carries (CVE-2024-32498): a process that a guest has taken over could write
+// such a header for us to follow.
 func inert(path string) error {
-	f, err := openDisk(path, true)
-	if err != nil {
-		return err
+	head, err := diskfile.Head(path)
+	if err == nil && head.External {
+		err = fault.Denied.Errorf("disk %s keeps its data in another file", path)
 	}
-	defer f.Close()
-	var head [80]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
-		return fault.Invalid.Errorf("disk %s has no qcow2 header: %w", path, err)
-	}
-	be := binary.BigEndian
-	if string(head[:4]) != "QFI\xfb" {
-		return fault.Invalid.Errorf("disk %s is not qcow2, as its record says", path)
-	}
-	const externalData = 1 << 2
-	if be.Uint32(head[4:]) >= 3 && be.Uint64(head[72:])&externalData != 0 {
-		return fault.Denied.Errorf("disk %s keeps its data in another file", path)
-	}
-	return nil
+	return err
 }
 
 // Import implements driver.Transferer. The new content is a raw file of its

@@ -184,7 +184,8 @@ type Header struct {
 }
 
 // Head reads the head of a qcow2 file. A guest's process, taken over, could have
-// written it: nothing in it is to be followed.
+// written it: nothing in it is to be followed. The fields are in
+// docs/interop/qcow2.txt of QEMU.
 func Head(path string) (Header, error) {
 	f, err := Open(path)
 	if err != nil {

@@ -212,7 +212,11 @@ func (y *yard) until(what string, so func() bool) {
 	y.t.Helper()
 	for end := time.Now().Add(soon); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			m, _ := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
+			m, err := store.Get[estate.Machine](y.t.Context(), y.store, "p", "m")
+			if err != nil {
+				y.t.Logf("the machine: %v", err)
+				m = new(estate.Machine)
+			}
 			ops, _, _ := store.List[estate.Operation](y.t.Context(), y.store, "p")
 			for _, op := range ops {
 				if op.Status.Ended.IsZero() {
