@@ -245,10 +245,24 @@ func (c *cli) showMatrix(m matrix.Matrix) error {
 	for _, col := range m.Columns {
 		fmt.Fprintf(c.out, "  %s: %s, %s\n", columnText(col), orElse(col.Product, "unknown release"), orElse(col.Accelerator, "unknown accelerator"))
 	}
-	for _, n := range m.Notes {
+	for _, n := range gathered(m.Notes) {
 		fmt.Fprintf(c.out, "  %s, %s: %s\n", columnText(n.Column), n.Workload, n.Text)
 	}
 	return nil
+}
+
+// gathered returns the notes with the workloads of equal ones put together.
+func gathered(notes []matrix.Note) []matrix.Note {
+	var out []matrix.Note
+	for _, n := range notes {
+		same := func(o matrix.Note) bool { return o.Column == n.Column && o.Text == n.Text }
+		if i := slices.IndexFunc(out, same); i >= 0 {
+			out[i].Workload += ", " + n.Workload
+			continue
+		}
+		out = append(out, n)
+	}
+	return out
 }
 
 func columnText(c matrix.Column) string { return strings.TrimSuffix(c.Hypervisor+"/"+c.GuestType, "/") }

@@ -344,12 +344,20 @@ func (s *stand) await(ctx context.Context, what string, limit time.Duration, so 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var last *estate.Machine
+	said := ""
 	for e := range api.Watch[estate.Machine](ctx, s.client, s.machine.Project) {
-		if e.Type != api.Is || e.Object.Metadata.Name != s.machine.Name {
+		if e.Type != api.Is && e.Type != api.Gone || e.Object.Metadata.Name != s.machine.Name {
 			continue
+		}
+		if e.Type == api.Gone {
+			return fault.Conflict.Errorf("somebody deleted %s", s.machine)
 		}
 		if last = e.Object; so(last) {
 			return nil
+		}
+		if why := last.Status.Waiting; why != said && why != "" {
+			fmt.Fprintf(s.c.err, "%s  %-14s %-10s (%s)\n", time.Now().UTC().Format(time.TimeOnly), s.name(), s.turn, why)
+			said = why
 		}
 	}
 	text := "it was never told of"
