@@ -38,7 +38,7 @@ export function Matrix(p: MastheadProps) {
   const is = useMemo(() => run && matrixOf(run.trials), [run]);
   const was = useMemo(() => before && matrixOf(before.trials), [before]);
   const changes = useMemo(() => was && is && changesOf(was, is), [was, is]);
-  const dated = (r: { run: string; at: number }) => `${r.run}${r.at ? `, ${new Date(r.at).toLocaleString()}` : ""}`;
+  const dated = (r: { run: string; at: number }) => `${r.run}${r.at ? `, ${new Date(r.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : ""}`;
   return (
     <div className="home">
       <Masthead {...p} here="/matrix" />
