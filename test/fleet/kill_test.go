@@ -49,7 +49,7 @@ func (b blow) String() string {
 
 // mostChanges is how many changes of a journal there are at most between two
 // blows. A move that nobody disturbs makes about twenty.
-const mostChanges = 16
+const mostChanges = 28
 
 func draw(r *rand.Rand) blow {
 	return blow{victims[r.IntN(len(victims))], 1 + r.IntN(mostChanges), time.Duration(r.Int64N(int64(600 * time.Millisecond)))}
