@@ -402,9 +402,9 @@ func (e *exactly) Read(b []byte) (int, error) {
 	n, err := e.r.Read(b[:min(int64(len(b)), e.left)])
 	e.left -= int64(n)
 	switch {
-	case errors.Is(err, io.EOF) && e.left > 0:
+	case err == io.EOF && e.left > 0: // one that wraps it tells of a source that broke off
 		e.err = fault.Invalid.Errorf("the source ends %d bytes before the disk does", e.left)
-	case err != nil && !errors.Is(err, io.EOF):
+	case err != nil && err != io.EOF:
 		e.err = fault.Unavailable.Errorf("the source broke off: %w", err)
 	}
 	if e.err != nil {
@@ -424,7 +424,7 @@ func (e *exactly) verdict(sent bool) error {
 	if n > 0 {
 		return fault.Invalid.Errorf("the source yields more than the disk holds")
 	}
-	if !errors.Is(err, io.EOF) {
+	if err != io.EOF {
 		return fault.Unavailable.Errorf("the source broke off: %w", err)
 	}
 	return nil

@@ -293,7 +293,7 @@ func copyExactly(f *os.File, r io.Reader, size int64) error {
 		switch {
 		case err == nil:
 			continue
-		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err != io.EOF && err != io.ErrUnexpectedEOF: // one that wraps them tells of a source that broke off
 			return fault.Unavailable.Errorf("the source broke off after %d of %d bytes: %w", at, size, err)
 		case at != size:
 			return fault.Invalid.Errorf("the source yields %d bytes, the disk has %d", at, size)

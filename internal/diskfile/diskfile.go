@@ -247,7 +247,7 @@ func Fill(ctx context.Context, f *os.File, r io.Reader, size int64) error {
 			continue
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err != io.EOF && err != io.ErrUnexpectedEOF: // one that wraps them tells of a source that broke off
 			return fault.Unavailable.Errorf("the source broke off after %d of %d bytes: %w", at, size, err)
 		case at != size:
 			return fault.Invalid.Errorf("the source yields %d bytes, the disk has %d", at, size)

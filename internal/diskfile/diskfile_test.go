@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -80,7 +81,7 @@ func TestAnImportThatFailsLeavesTheOld(t *testing.T) {
 	for name, r := range map[string]io.Reader{
 		"short":  bytes.NewReader(make([]byte, size-1)),
 		"long":   bytes.NewReader(make([]byte, size+1)),
-		"broken": io.MultiReader(bytes.NewReader(make([]byte, 9)), iotest.ErrReader(os.ErrClosed)),
+		"broken": io.MultiReader(bytes.NewReader(make([]byte, 9)), iotest.ErrReader(fmt.Errorf("a line that was cut: %w", io.ErrUnexpectedEOF))),
 	} {
 		for _, format := range []string{Raw, QCOW2} {
 			dir := t.TempDir()
