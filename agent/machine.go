@@ -133,7 +133,8 @@ var errGone = errors.New("the machine is no longer here")
 // step brings the machine nearer to what is wanted and says when to look again.
 func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, error) {
 	a := k.agent
-	switch rec, known := a.records.get(k.id); partOf(a.Hypervisor, m, rec, known) {
+	rec, known := a.records.get(k.id)
+	switch partOf(a.Hypervisor, m, rec, known) {
 	case notOurs:
 		return 0, errGone
 	case leftover: // it was placed elsewhere since
@@ -155,8 +156,11 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 		}
 		return 0, errGone
 	}
-	if mv := m.Spec.Moving; mv != nil && mv.Live && mv.From == a.Hypervisor {
+	switch mv := m.Spec.Moving; {
+	case mv != nil && mv.Live && mv.From == a.Hypervisor:
 		return lookEvery, nil // it may be there already: neither made nor started here
+	case mv != nil && mv.To == a.Hypervisor && rec.Shelved:
+		return lookEvery, nil // it comes back once the other host has let go of it
 	}
 	have, err := k.define(ctx, m)
 	if err != nil {

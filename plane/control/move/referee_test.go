@@ -144,6 +144,18 @@ func (r *referee) starting(host string, memory *fakehost.Host, id estate.Machine
 	}
 }
 
+// defining is a moment at which a host comes to have a machine that it could
+// run: nobody runs it then. Callers hold mu.
+func (r *referee) defining(host string, id estate.MachineID) {
+	if r.machine == nil || string(id) != r.machine.Metadata.UID {
+		return
+	}
+	other := map[string]string{"a": "b", "b": "a"}[host]
+	if there, ok := r.yard.held(other); ok && there.Power == estate.On {
+		r.wrong("two copies could run: it was defined on %s while it ran on %s", host, other)
+	}
+}
+
 // Dial implements move.Calls.
 func (r *referee) Dial(ctx context.Context, hypervisor string, call api.Call) (conn net.Conn, err error) {
 	if r.dialling != nil {
@@ -171,7 +183,12 @@ type spied struct {
 }
 
 func (s *spied) Define(ctx context.Context, def driver.Definition) error {
-	return s.ref.act(ctx, func() error { return s.Host.Define(ctx, def) })
+	return s.ref.act(ctx, func() error {
+		s.ref.mu.Lock()
+		defer s.ref.mu.Unlock()
+		s.ref.defining(s.name, def.ID)
+		return s.Host.Define(ctx, def)
+	})
 }
 
 func (s *spied) Start(ctx context.Context, id estate.MachineID) error {
