@@ -46,13 +46,24 @@ const (
 	stopGrace = 45 * time.Second
 )
 
+// see takes note of the machine as the plane told it. What was read before it
+// was told to be gone may come after that, and is no news.
 func (k *keeper) see(m *estate.Machine, deleted bool) {
 	k.mu.Lock()
-	if k.want == nil || m.Metadata.Version >= k.want.Metadata.Version {
+	was := k.want
+	if was == nil || m.Metadata.Version > was.Metadata.Version || m.Metadata.Version == was.Metadata.Version && (deleted || !k.deleted) {
 		k.want, k.deleted = m, deleted
 	}
 	k.mu.Unlock()
 	k.look()
+}
+
+// seeAgain takes note of a machine that is there though it was told to be gone.
+func (k *keeper) seeAgain(m *estate.Machine) {
+	k.mu.Lock()
+	k.deleted = false
+	k.mu.Unlock()
+	k.see(m, false)
 }
 
 // look has the machine looked at soon.
@@ -106,7 +117,7 @@ func (k *keeper) takeStep(ctx context.Context) (m *estate.Machine, next time.Dur
 	defer done()
 	m, deleted := k.latest()
 	if deleted {
-		err = k.vanished(ctx, m)
+		next, err = lookEvery, k.vanished(ctx, m)
 	} else {
 		next, err = k.step(ctx, m)
 	}
@@ -147,7 +158,11 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 	if err := k.own(m); err != nil {
 		return lookEvery, err
 	}
+	mv := m.Spec.Moving
 	if !m.Metadata.Deleting.IsZero() {
+		if mv != nil && mv.To == a.Hypervisor {
+			return lookEvery, nil // were it gone now, the other host would never hear that what it has is a leftover
+		}
 		if err := k.destroy(ctx, m); !errors.Is(err, errGone) {
 			return 0, err
 		}
@@ -156,7 +171,7 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 		}
 		return 0, errGone
 	}
-	switch mv := m.Spec.Moving; {
+	switch {
 	case mv != nil && mv.Live && mv.From == a.Hypervisor:
 		return lookEvery, nil // it may be there already: neither made nor started here
 	case mv != nil && mv.To == a.Hypervisor && rec.Shelved:

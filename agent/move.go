@@ -135,7 +135,7 @@ func (k *keeper) vanished(ctx context.Context, m *estate.Machine) error {
 	case err != nil:
 		return err
 	}
-	k.see(now, false)
+	k.seeAgain(now)
 	return nil
 }
 

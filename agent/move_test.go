@@ -83,3 +83,27 @@ func TestARecordOfAMoveOutlivesTheAgentAndNewEpochs(t *testing.T) {
 		t.Errorf("it remembers %+v", got)
 	}
 }
+
+// TestWhatWasReadBeforeTheEndIsNoNews has a call of a move read the machine just
+// before it is deleted, and tell of it just after.
+func TestWhatWasReadBeforeTheEndIsNoNews(t *testing.T) {
+	at := func(version int64) *estate.Machine {
+		return &estate.Machine{Head: estate.Head{Metadata: estate.Metadata{Version: version}}}
+	}
+	k := &keeper{wake: make(chan struct{}, 1)}
+	k.see(at(42), false)
+	k.see(at(42), true)
+	k.see(at(42), false)
+	if _, deleted := k.latest(); !deleted {
+		t.Error("the machine is there again, by what was read before it was gone")
+	}
+	k.see(at(43), false) // it is placed here once more
+	if m, deleted := k.latest(); deleted || m.Metadata.Version != 43 {
+		t.Errorf("the newer version %d is gone: %v", m.Metadata.Version, deleted)
+	}
+	k.see(at(43), true)
+	k.seeAgain(at(43)) // somebody looked, and it is
+	if _, deleted := k.latest(); deleted {
+		t.Error("a machine that is there is gone")
+	}
+}

@@ -130,6 +130,8 @@ func (j *journey) advance(ctx context.Context) (time.Duration, error) {
 	switch {
 	case j.machine.Spec.Moving.From != j.order.From:
 		return j.goBack(ctx)
+	case here == j.order.To && !j.machine.Metadata.Deleting.IsZero():
+		return 0, j.abandon(ctx)
 	case here == j.order.From && undo:
 		return j.callOff(ctx)
 	case here == j.order.From && j.order.Live:

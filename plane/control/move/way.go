@@ -268,3 +268,17 @@ func (j *journey) goBack(ctx context.Context) (time.Duration, error) {
 	j.close(estate.OperationFailed, "")
 	return 0, j.Store.Commit(ctx, store.Put(j.machine), store.Put(j.op))
 }
+
+// abandon ends the move of a machine that is being deleted where it was placed.
+// Its agent there waits for that; what the source keeps is a leftover then,
+// which goes as every leftover does.
+func (j *journey) abandon(ctx context.Context) error {
+	if !j.did(stepShelve) {
+		if _, err := j.ask(ctx, j.order.From, api.CallShelve, api.OnMove{}); err != nil {
+			return err
+		}
+	}
+	j.machine.Spec.Moving = nil
+	j.close(estate.OperationFailed, "the machine was deleted")
+	return j.Store.Commit(ctx, store.Put(j.machine), store.Put(j.op))
+}
