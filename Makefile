@@ -48,7 +48,7 @@ check: web ## formatting, vet, layout, generated files: under a minute when warm
 # The suite that hypervisors are held to, and what it runs on.
 HYPERVISOR_TESTS := ./hypervisor/... ./examples/... ./test/nested/... ./test/fleet/...
 RESULTS := $(CACHE)/results
-# NESTED= leaves out what needs a Xen or KVM host inside this one, or boots guests many times.
+# NESTED= leaves out what needs a Xen or KVM host inside this one: those take 16 GiB.
 NESTED ?= 1
 nested := $(if $(NESTED),CONSORT_HYPERVISORS=1)
 
@@ -60,10 +60,13 @@ test: deps test-deps web ## every test with real parts, but for those of test-hy
 test-hypervisors: deps test-deps web ## every hypervisor against the whole suite, real ones on hosts of their own, and a table of it
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	@failed=; \
-	$(nested) CONSORT_RESULTS=$(RESULTS) $(GOTEST) -count=1 -p 1 -timeout 40m $(HYPERVISOR_TESTS) || failed=tests; \
-	$(nested) $(GOTEST) -count=1 -timeout 40m ./test -run Move || failed="$$failed moves"; \
+	$(nested) CONSORT_RESULTS=$(RESULTS) $(GOTEST) -count=1 -p 2 -timeout 40m $(HYPERVISOR_TESTS) || failed=tests; \
 	go run ./test/drivers $(RESULTS) || failed="$$failed promises"; \
 	[ -z "$$failed" ] || { echo "test-hypervisors: failed: $$failed" >&2; exit 1; }
+
+test-moves: deps test-deps web ## machines and desktops that go round all vendors, and between two hosts
+	@CONSORT_JOURNEYS=1 $(GOTEST) -count=1 -timeout 90m ./test/fleet -run Round -v
+	@CONSORT_JOURNEYS=1 $(GOTEST) -count=1 -timeout 40m ./test -run Move
 
 drivers: ## put what test-hypervisors has shown last into docs/drivers.md and hypervisor/evidence.json
 	@go run ./test/drivers -write $(RESULTS) >/dev/null
@@ -84,14 +87,14 @@ soak: deps test-deps web ## kill everything at some 2,300 moments of desktops' l
 	@CONSORT_KILLS=10 $(GOTEST) ./test -run TestKillWhileLayersComeAndGo -v -timeout 60m
 	@CONSORT_KILLS=2000 $(GOTEST) ./plane/control/move -run TestKillsDuringMoves -v -timeout 60m
 	@CONSORT_KILLS=200 $(GOTEST) ./test/fleet -run TestKillsDuringRealMoves -v -timeout 180m
-	@CONSORT_HYPERVISORS=1 CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
-	@CONSORT_HYPERVISORS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -skip TestKillsDuringRealMoves -v -timeout 180m
+	@CONSORT_JOURNEYS=1 CONSORT_KILLS=20 $(GOTEST) ./test -run TestADesktopMovesToAnotherHostAndBack -v -timeout 60m
+	@CONSORT_JOURNEYS=1 CONSORT_PAIRS=all $(GOTEST) ./test/fleet -run Round -v -timeout 180m
 
 bench-connect: deps web build ## Connect to first frame, beside QEMU alone
 	@go run ./bench/connect -cache $(CACHE)
 
 bench-matrix: deps test-deps web build ## hypervisors of every vendor that is real here, against each other, twice (ON=local,libvirt REPEATS=5)
-	@CONSORT_HYPERVISORS=1 $(GOTEST) ./test/fleet -run TestMatrix -count=1 -v -timeout 180m -args -matrix $(CURDIR)/bench/results/matrix.json \
+	@$(GOTEST) ./test/fleet -run TestMatrix -count=1 -v -timeout 180m -args -matrix $(CURDIR)/bench/results/matrix.json \
 	  -program $(CURDIR)/bin/consort-bench $(if $(ON),-on $(ON)) $(if $(REPEATS),-repeats $(REPEATS))
 
 # ---- what the machine needs
@@ -115,4 +118,4 @@ endef
 clean: ## remove what was built here; estates and caches stay
 	@rm -rf bin web/dist/assets web/dist/index.html
 
-.PHONY: help run build web check test test-hypervisors drivers test-short race fuzz soak bench-connect bench-matrix deps test-deps clean
+.PHONY: help run build web check test test-hypervisors test-moves drivers test-short race fuzz soak bench-connect bench-matrix deps test-deps clean

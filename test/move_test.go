@@ -18,8 +18,8 @@ import (
 // needsTime skips a test that boots guests many times where it was not asked for.
 func needsTime(t *testing.T) {
 	t.Helper()
-	if os.Getenv("CONSORT_HYPERVISORS") == "" {
-		t.Skip("boots guests many times: make test-hypervisors")
+	if os.Getenv("CONSORT_JOURNEYS") == "" {
+		t.Skip("boots guests many times: make test-moves")
 	}
 }
 

@@ -86,8 +86,8 @@ func (f *Fleet) answering(name string) (m *estate.Machine) {
 // hypervisor to the next and back to the first, and asks the vendors' own tools
 // where it runs. CONSORT_PAIRS=all takes every ordered pair.
 func TestAMachineGoesRoundAllVendors(t *testing.T) {
-	if os.Getenv("CONSORT_HYPERVISORS") == "" {
-		t.Skip("needs minutes and nested hosts: make test-hypervisors")
+	if os.Getenv("CONSORT_JOURNEYS") == "" {
+		t.Skip("needs minutes and nested hosts: make test-moves")
 	}
 	f := New(t, "../../examples/small-desktop/image.yaml")
 	daemon := f.Libvirt("virt")

@@ -14,7 +14,7 @@ root=$out/root
 packages=linux-image-amd64,linux-image-cloud-amd64,busybox-static,kmod,udev,iproute2,procps,e2fsprogs
 packages+=,xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-utils-common,xenstore-utils,grub-xen-host,qemu-system-xen
 packages+=,libvirt-daemon,libvirt-daemon-driver-xen,libvirt-daemon-driver-qemu,libvirt-daemon-system-sysv,libvirt-clients
-packages+=,qemu-system-x86,qemu-utils,qemu-guest-agent
+packages+=,qemu-system-x86,qemu-utils,qemu-guest-agent,nftables,dnsmasq-base
 mmdebstrap --quiet --mode=root --variant=minbase --architectures=amd64 --include="$packages" \
 	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -98,7 +98,7 @@ mkfs.ext4 -q -F -b 4096 -N 64 -O '^has_journal,^metadata_csum,^64bit,^resize_ino
 # Of the modules only those are kept that a host uses.
 mkdir "$out/kept"
 for f in $(modules virtio_pci virtio_blk virtio_net ext4 xen-evtchn xen-gntdev xen-gntalloc xenfs xen-privcmd \
-	xen-blkback xen-netback loop bridge tun overlay kvm_amd vhost_net); do
+	xen-blkback xen-netback loop bridge veth tun nft_chain_nat nft_masq overlay kvm_amd vhost_net); do
 	mkdir -p "$out/kept/$(dirname "$f")"
 	cp "$root$f" "$out/kept/$f"
 done
