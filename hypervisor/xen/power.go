@@ -144,21 +144,35 @@ func (h *host) Save(ctx context.Context, id estate.MachineID) error {
 // hearing is how long a guest may take until it can be asked to stand still.
 const hearing = 3 * time.Minute
 
+// joining is how long it may then take until its channel is taken up.
+const joining = 20 * time.Second
+
 // save writes the memory of the machine, which runs, and powers it off. Callers
 // hold the turn. The guest takes part in it: libxl asks, waits for a minute and
-// then fails, so one that is still booting is waited for first.
+// then fails, so one that is still booting is waited for first. Linux gives up
+// where its first program has not begun within 20 s; it is asked once more then.
 func (m *machine) save(ctx, steady context.Context) error {
-	if err := m.hears(ctx); err != nil {
-		return err
+	var err error
+	for range 2 {
+		if err := m.hears(ctx); err != nil {
+			return err
+		}
+		if err = m.host.calls.Save(steady, string(m.id)); err == nil {
+			return nil
+		}
+		if power := m.power(steady); power == estate.Off {
+			return nil
+		} else if power != estate.On || ctx.Err() != nil {
+			return err
+		}
 	}
-	if err := m.host.calls.Save(steady, string(m.id)); err != nil && m.power(steady) != estate.Off {
-		return err
-	}
-	return nil
+	return err
 }
 
 // hears waits until the guest says, as Linux does once in its life, that it can
-// be asked to stand still. One that never says so is asked all the same.
+// be asked to stand still, and has taken up its agent's channel: until then
+// Linux can wait for the same thread that would have it stand still. A guest
+// that never does either is asked all the same.
 func (m *machine) hears(ctx context.Context) error {
 	if r, _ := m.record(); r.Resumed {
 		return nil
@@ -169,8 +183,18 @@ func (m *machine) hears(ctx context.Context) error {
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(hearing); time.Now().Before(end); {
-		if able, err := readStore(ctx, "/local/domain/"+number+"/control/feature-suspend"); err != nil || able == "1" {
+	end := time.Now().Add(hearing)
+	for able := false; time.Now().Before(end); {
+		says, err := readStore(ctx, "/local/domain/"+number+"/control/feature-suspend")
+		if err != nil {
+			return nil
+		}
+		if says == "1" && !able {
+			able, end = true, time.Now().Add(joining)
+		}
+		// 4 is XenbusStateConnected (xen/include/public/io/xenbus.h).
+		joined, err := readStore(ctx, "/local/domain/"+number+"/device/console/1/state")
+		if able && (err != nil || joined == "4") {
 			return nil
 		}
 		select {
