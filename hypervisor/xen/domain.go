@@ -21,6 +21,10 @@ const prefix = "consort"
 // mark is what libvirt keeps with a machine of ours, for whoever looks there.
 const mark = `<consort:machine xmlns:consort="` + namespace + `"/>`
 
+// bareMark is the mark as it is given to a machine that libvirt has already:
+// libvirt adds the prefix, and refuses one that is there.
+const bareMark = "<machine/>"
+
 // agentChannel is the name under which the guest finds its agent's channel, as
 // with every other hypervisor.
 const agentChannel = "org.qemu.guest_agent.0"

@@ -152,7 +152,7 @@ func (h *host) Adopt(ctx context.Context, id estate.MachineID) error {
 		if r, _ := m.record(); r.Adopted == "" {
 			return nil
 		}
-		return h.calls.SetMetadata(steady, string(id), mark, prefix, namespace, virtrpc.Config)
+		return h.calls.SetMetadata(steady, string(id), bareMark, prefix, namespace, virtrpc.Config)
 	})
 }
 
