@@ -62,6 +62,11 @@ func (c *call) follow(of watchOf) error {
 	if err != nil {
 		return err
 	}
+	if c.caller.Agent != "" && of.version != "" {
+		// What it may see comes and goes with moves, and nobody knows any more what
+		// it had: only a listing tells it what went meanwhile.
+		return fault.Stale.Errorf("watch: an agent begins with everything; leave the version out")
+	}
 	f := &follower{c: c, of: of, match: match, sent: map[estate.Ref]bool{}, lines: newLines(c.w)}
 	var initial []estate.Resource
 	if of.version == "" {

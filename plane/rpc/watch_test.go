@@ -137,6 +137,17 @@ func TestAWatchTellsOnlyWhatTheCallerMaySee(t *testing.T) {
 	later.want("put desktop/p/desk", "deleted desktop/p/desk") // what happened, from when it was his on
 }
 
+// TestAnAgentListsAgain has the plane refuse to go on where an agent's watch
+// ended: what it saw may have gone elsewhere since, without being deleted.
+func TestAnAgentListsAgain(t *testing.T) {
+	p := start(t)
+	w := p.tail("agent-a", "/v1/watch?kinds=Network")
+	at := w.want("bookmark")
+	w.stop()
+	p.curl("agent-a", "GET", fmt.Sprintf("/v1/watch?kinds=Network&version=%d", at+1), "").want(t, "resumed", 410, "leave the version out")
+	p.tail("agent-a", "/v1/watch?kinds=Network").want("bookmark")
+}
+
 func TestAWatchOfWhatThereIsNotIsRefused(t *testing.T) {
 	p := start(t)
 	p.curl("root", "GET", "/v1/watch?kinds=Desktp", "").want(t, "kind", 422, "did you mean Desktop?")
