@@ -22,15 +22,18 @@ func needsXen(t *testing.T) {
 	}
 }
 
-// tiny is where the small guest's disk lies in a host.
-const tiny = "/srv/tiny.raw"
+// tiny is where the disk of the small guest of that type lies in a host.
+func tiny(guestType string) string { return "/srv/tiny-" + guestType + ".raw" }
 
-// open returns a Xen host with our provider in it.
-func open(t *testing.T) (*nested.Host, *nested.Driver) {
+// open returns a Xen host with our provider in it, and disks for those types of
+// guest.
+func open(t *testing.T, guestTypes ...string) (*nested.Host, *nested.Driver) {
 	t.Helper()
 	h := nested.Xen(t)
-	if err := h.Put(t.Context(), h.Tiny(), tiny, 0o400); err != nil {
-		t.Fatal(err)
+	for _, gt := range guestTypes {
+		if err := h.Put(t.Context(), h.Tiny(gt), tiny(gt), 0o400); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const moves = 49200
 	return h, h.Provider(t, "xen", fmt.Sprintf(":%d", moves), h.Expose(t, moves))
@@ -39,16 +42,16 @@ func open(t *testing.T) (*nested.Host, *nested.Driver) {
 // trial is a Xen host with our provider in it, and what the suite may use there.
 func trial(t *testing.T, guestType string) (*nested.Host, *nested.Driver, drivertest.Bench) {
 	t.Helper()
-	h, d := open(t)
+	h, d := open(t, guestType)
 	ctx := t.Context()
-	raw, err := os.ReadFile(h.Tiny())
+	raw, err := os.ReadFile(h.Tiny(guestType))
 	if err != nil {
 		t.Fatal(err)
 	}
 	strangers := 0
 	return h, d, drivertest.Bench{
-		Host: d, GuestType: guestType, Memory: 128 * estate.MiB,
-		Base: driver.Content{Path: tiny, Format: estate.Raw, Size: estate.Bytes(len(raw))}, Raw: raw,
+		Host: d, GuestType: guestType, Memory: 96 * estate.MiB,
+		Base: driver.Content{Path: tiny(guestType), Format: estate.Raw, Size: estate.Bytes(len(raw))}, Raw: raw,
 		Dir:   "/srv",
 		Write: func(path string, data []byte) error { return h.Write(ctx, data, path, 0o600) },
 		Read: func(path string) ([]byte, error) {
@@ -115,7 +118,7 @@ func conforms(t *testing.T, guestType string) {
 	t.Parallel()
 	drivertest.RunShared(t, func(t *testing.T) drivertest.Bench {
 		_, _, b := trial(t, guestType)
-		_, b.Other = open(t)
+		_, b.Other = open(t, guestType)
 		return b
 	})
 }

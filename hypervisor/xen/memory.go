@@ -1,6 +1,7 @@
 package xen
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,13 +46,19 @@ func (t *trip) memory(ctx context.Context) error {
 	if _, err := f.Seek(int64(head.XML), io.SeekCurrent); err != nil {
 		return err
 	}
-	buf := make([]byte, chunk)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := info.Size() - int64(binary.Size(head)) - int64(head.XML)
+	buf, zero := make([]byte, chunk), make([]byte, chunk)
 	for at := int64(0); ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := io.ReadFull(f, buf)
-		if n > 0 {
+		// Zeros become a hole there, but for those at either end of the file.
+		if n > 0 && (at == 0 || at+int64(n) == size || !bytes.Equal(buf[:n], zero[:n])) {
 			if err := t.piece(message{Memory: head.Version, At: at, Len: int64(n)}, buf[:n]); err != nil {
 				return err
 			}

@@ -115,6 +115,7 @@ func TestPiecesThatFitNowhereAreRefused(t *testing.T) {
 func TestMemoryGetsTheDefinitionOfItsNewHost(t *testing.T) {
 	m := awaiting(t)
 	stream := bytes.Repeat([]byte("memory"), 300_000)
+	stream = append(stream, make([]byte, 5<<20)...) // some of it zero, the end too
 	saved := append(binary.LittleEndian.AppendUint32([]byte(memoryMagic), 7), 5, 0, 0, 0)
 	saved = append(append(saved, make([]byte, 40)...), "<old>"...)
 	elsewhere := &machine{id: m.id, host: &host{cfg: Config{SaveDir: t.TempDir()}}}

@@ -307,5 +307,8 @@ func (h *Host) Expose(t testing.TB, port int) string {
 
 // Tiny returns the disk, raw, of a small guest that prints GUEST-UP on its
 // console, answers every line there, has an agent, and powers off when it is
-// asked to. It boots with GRUB for Xen, and lies on this machine.
-func (h *Host) Tiny() string { return filepath.Join(h.image, "tiny.raw") }
+// asked to. GRUB for Xen boots it as a guest of that type, "pvh" or "pv". It lies
+// on this machine.
+func (h *Host) Tiny(guestType string) string {
+	return filepath.Join(h.image, "tiny-"+guestType+".raw")
+}
