@@ -94,8 +94,8 @@ func (a *Agent) carry(ctx context.Context, c api.Call, open func(context.Context
 // dial reaches a TCP port of the guest through its network.
 func (a *Agent) dial(ctx context.Context, k *keeper, port int) (io.ReadWriteCloser, error) {
 	m, _ := k.latest()
-	if a.Network == nil {
-		return nil, fault.Unsupported.Errorf("guests cannot be reached on this host: %s", a.NoNetwork)
+	if err := a.networked(); err != nil {
+		return nil, err
 	}
 	for i, n := range m.Spec.Hardware.NICs {
 		addr, err := a.Network.Address(m.Metadata.Project, n.Network, k.mac(n, i))
@@ -105,6 +105,14 @@ func (a *Agent) dial(ctx context.Context, k *keeper, port int) (io.ReadWriteClos
 		return a.Network.Dial(ctx, m.Metadata.Project, n.Network, netip.AddrPortFrom(addr, uint16(port)))
 	}
 	return nil, fault.Unavailable.Errorf("machine %s has no address yet", m.Metadata.Name)
+}
+
+// networked returns an error where guests have no networks.
+func (a *Agent) networked() error {
+	if a.Network == nil {
+		return fault.Unsupported.Errorf("guests cannot be reached on this host: %s", a.NoNetwork)
+	}
+	return nil
 }
 
 func (a *Agent) serveStart(ctx context.Context, k *keeper, c api.Call) error {

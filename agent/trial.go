@@ -119,6 +119,9 @@ func (a *Agent) inGuest(ctx context.Context, k *keeper, failed func(), args ...s
 // tryTCP measures a TCP connection for each way, between this agent and a
 // program of the guest, over whatever the network is made of.
 func (a *Agent) tryTCP(ctx context.Context, k *keeper, program string, d time.Duration) (map[string]float64, error) {
+	if err := a.networked(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wait := a.inGuest(ctx, k, cancel, program, "tcp", d.String(), strconv.Itoa(tcpPort))

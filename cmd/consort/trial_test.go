@@ -57,20 +57,24 @@ func (h *house) keepPaper(ctx context.Context, name string, weak bool) {
 		if m.Spec.Hypervisor != "" && m.Status.Power == m.Spec.Power {
 			continue
 		}
-		if m.Spec.Hypervisor != "" && m.Spec.Power == estate.On {
-			starts++
-		}
-		if weak && starts > 2 {
-			_ = h.client.Delete(ctx, m.Ref(), api.Write{})
-			continue
-		}
-		_, _ = store.Modify(ctx, h.store, "default", m.Metadata.Name, func(now *estate.Machine) error {
+		var on, last bool
+		_, err := store.Modify(ctx, h.store, "default", m.Metadata.Name, func(now *estate.Machine) error {
+			on = now.Spec.Hypervisor != "" && now.Spec.Power == estate.On && now.Status.Power != estate.On
+			if last = on && weak && starts == 2; last {
+				return nil
+			}
 			if now.Spec.Hypervisor != "" {
-				now.Status.Power, now.Status.Guest.Agent = m.Spec.Power, true
+				now.Status.Power, now.Status.Guest.Agent = now.Spec.Power, true
 			}
 			now.Spec.Hypervisor = name
 			return nil
 		})
+		switch {
+		case last:
+			_ = h.client.Delete(ctx, m.Ref(), api.Write{})
+		case err == nil && on:
+			starts++
+		}
 	}
 }
 
