@@ -236,7 +236,7 @@ func Fill(ctx context.Context, f *os.File, r io.Reader, size int64) error {
 		if at+int64(n) > size {
 			return fault.Invalid.Errorf("the source yields more than the disk's %d bytes", size)
 		}
-		if !zero(buf[:n]) {
+		if !Zero(buf[:n]) {
 			if _, err := f.WriteAt(buf[:n], at); err != nil {
 				return err
 			}
@@ -256,7 +256,8 @@ func Fill(ctx context.Context, f *os.File, r io.Reader, size int64) error {
 	}
 }
 
-func zero(b []byte) bool {
+// Zero reports whether b holds nothing but zeros.
+func Zero(b []byte) bool {
 	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 

@@ -230,25 +230,20 @@ func (b *body) next(n int) ([]byte, error) {
 	return p, err
 }
 
-// copy copies n bytes out of the reader's own buffer.
+// copy copies n bytes: what the reader has out of its own buffer, and the rest
+// past it, into the buffer of a writer that has one.
 func (b *body) copy(n int64) error {
-	for n > 0 {
-		if b.src.Buffered() == 0 {
-			if _, err := b.src.Peek(1); err != nil {
-				return err
-			}
-		}
-		p, err := b.src.Peek(int(min(n, int64(b.src.Buffered()))))
-		if err != nil {
-			return err
-		}
-		if _, err := b.dst.Write(p); err != nil {
-			return err
-		}
-		n -= int64(len(p))
-		if _, err := b.src.Discard(len(p)); err != nil {
-			return err
-		}
+	had := min(n, int64(b.src.Buffered()))
+	p, err := b.src.Peek(int(had))
+	if err != nil {
+		return err
 	}
-	return nil
+	if _, err := b.dst.Write(p); err != nil {
+		return err
+	}
+	if _, err := b.src.Discard(len(p)); err != nil || n == had {
+		return err
+	}
+	_, err = io.CopyN(b.dst, b.src, n-had)
+	return err
 }

@@ -1,9 +1,11 @@
 package splice_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 	"testing/synctest"
 
@@ -69,4 +71,49 @@ func TestTheContextEndsAJoin(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Much goes through whole, in reads of any size, and a join that has become idle
+// keeps nothing of it.
+func TestAJoinIsSmallAgainAfterMuch(t *testing.T) {
+	const joins, much = 100, 1 << 20
+	used := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapInuse + m.StackInuse)
+	}
+	sent := make([]byte, much)
+	for i := range sent {
+		sent[i] = byte(i * 7 >> 3)
+	}
+	got := make([]byte, much)
+	ends := make([]net.Conn, 0, 2*joins)
+	before := used()
+	for i := range joins {
+		left, right, over := joined(t.Context())
+		ends = append(ends, left, right)
+		defer func() { <-over }()
+		go left.Write(sent)
+		if _, err := io.ReadFull(right, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("join %d: what came is not what was sent: %v", i, err)
+		}
+		if _, err := left.Write([]byte("w")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(right, got[:1]); err != nil || got[0] != 'w' {
+			t.Fatalf("join %d: read %q, %v; want the word after", i, got[0], err)
+		}
+	}
+	each := (used() - before) / joins
+	t.Logf("%d KiB for an idle join", each>>10)
+	if each > 32<<10 {
+		t.Errorf("an idle join takes %d KiB, want at most 32", each>>10)
+	}
+	runtime.KeepAlive(sent)
+	runtime.KeepAlive(got)
+	for _, c := range ends {
+		c.Close()
+	}
 }
