@@ -28,7 +28,13 @@ func (c *Client) Apply(ctx context.Context, objects []estate.Resource, dryRun bo
 // Connect asks for a session on the desktop and turns the desktop on. A live
 // session of the same person, desktop and presentation is returned again.
 func (c *Client) Connect(ctx context.Context, project, desktop, presentation string) (*estate.Session, error) {
-	return answer[estate.Session](ctx, c, Path(estate.Ref{Kind: "Desktop", Project: project, Name: desktop})+"/connect", ConnectRequest{presentation})
+	return answer[estate.Session](ctx, c, Path(estate.Ref{Kind: "Desktop", Project: project, Name: desktop})+"/connect", ConnectRequest{Presentation: presentation})
+}
+
+// ConnectPool asks for a session on a seat of the pool: on the one the caller
+// has, or on one that it waits for. Its status says how long.
+func (c *Client) ConnectPool(ctx context.Context, project, pool string, req ConnectRequest) (*estate.Session, error) {
+	return answer[estate.Session](ctx, c, Path(estate.Ref{Kind: "Pool", Project: project, Name: pool})+"/connect", req)
 }
 
 // Ticket returns a ticket for a session that is ready; one that is not is

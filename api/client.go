@@ -71,6 +71,8 @@ func NewClient(opts Options) (*Client, error) {
 		TLSHandshakeTimeout: 10 * time.Second,
 		IdleConnTimeout:     30 * time.Second,
 		MaxIdleConnsPerHost: 8,
+		// A file that is refused is not sent.
+		ExpectContinueTimeout: 30 * time.Second,
 		// A link that was cut is noticed, and what waits on it tried anew.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 	}
@@ -167,22 +169,35 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 }
 
 func (c *Client) once(ctx context.Context, r request, body []byte) (*http.Response, error) {
+	if body != nil && r.header.Get("Content-Type") == "" {
+		r.header = r.header.Clone()
+		if r.header == nil {
+			r.header = http.Header{}
+		}
+		r.header.Set("Content-Type", "application/json")
+	}
+	return c.sendBody(ctx, r, bytes.NewReader(body), int64(len(body)))
+}
+
+// sendBody sends the request with so many bytes of the body, once.
+func (c *Client) sendBody(ctx context.Context, r request, body io.Reader, size int64) (*http.Response, error) {
 	var wrote atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})
 	u := *c.base
 	u.Path, u.RawQuery = "", r.query.Encode()
-	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), bytes.NewReader(body))
+	if size == 0 {
+		body = http.NoBody
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
 	if err != nil {
 		return nil, fault.Invalid.Errorf("%s: %w", c.what(r), err)
 	}
+	req.ContentLength = size
 	if err := setPath(req.URL, r.path); err != nil {
 		return nil, err
 	}
 	for k, v := range r.header {
 		req.Header[k] = v
-	}
-	if body != nil && req.Header.Get("Content-Type") == "" {
-		req.Header.Set("Content-Type", "application/json")
 	}
 	c.identify(req.Header)
 	resp, err := c.http.Do(req)

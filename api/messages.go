@@ -72,9 +72,11 @@ type WatchLine struct {
 	Object  json.RawMessage `json:"object,omitempty"`
 }
 
-// ConnectRequest asks for a session on a desktop.
+// ConnectRequest asks for a session on a desktop, or on a seat of a pool.
 type ConnectRequest struct {
 	Presentation string `json:"presentation,omitempty" doc:"The blueprint's own when empty."`
+	Another      bool   `json:"another,omitempty" doc:"Of a pool: one more seat than the person has, up to what the pool allows."`
+	Person       string `json:"person,omitempty" doc:"Of a pool: for whom; the caller when empty. Only administrators connect somebody else."`
 }
 
 // TicketRequest asks for a ticket to a session that is ready.
@@ -141,17 +143,19 @@ const (
 	CallStart   Verb = "start"   // start an application; one StartReply line comes back
 	CallAccount Verb = "account" // set a password of the guest; one StartReply line comes back
 	CallContent Verb = "content" // send content to another host, which checks it
+	CallUsage   Verb = "usage"   // what all machines of the host use; one UsageReply line comes back
 )
 
 // Call asks an agent for a tunnel, or for an act whose outcome comes back
 // through one. The agent answers with OpenCall, once.
 type Call struct {
 	ID      string           `json:"id"`
-	Verb    Verb             `json:"verb" enum:"display,port,start,account,content,run,trial,rest,prepare,export,import,hash,shelve,try,where,arrive,depart"`
-	Machine estate.MachineID `json:"machine,omitempty" doc:"For all but content."`
+	Verb    Verb             `json:"verb" enum:"display,port,start,account,content,usage,run,file,trial,rest,prepare,export,import,hash,shelve,try,where,arrive,depart"`
+	Machine estate.MachineID `json:"machine,omitempty" doc:"For all but content and usage."`
 	Port    int              `json:"port,omitempty" doc:"For port."`
 	Start   *Start           `json:"start,omitempty" doc:"For start."`
 	Account *Account         `json:"account,omitempty" doc:"For account."`
+	File    *File            `json:"file,omitempty" doc:"For file."`
 	Moving  *OnMove          `json:"moving,omitempty" doc:"For the calls of a move."`
 	Content *FetchRequest    `json:"content,omitempty" doc:"For content."`
 }
@@ -179,6 +183,23 @@ type Start struct {
 // the application runs.
 type StartReply struct {
 	Error *Problem `json:"error,omitempty"`
+}
+
+// UsageReply is what the machines that run on a host use.
+type UsageReply struct {
+	Machines []MachineUsage `json:"machines"`
+}
+
+// MachineUsage is what a machine has used since it was powered on. What its host
+// does not tell is -1.
+type MachineUsage struct {
+	Machine     estate.Ref `json:"machine"`
+	CPU         float64    `json:"cpu" doc:"Seconds, of guest and emulation together."`
+	Memory      int64      `json:"memory" doc:"Bytes that are resident now; the others are bytes, too."`
+	DiskRead    int64      `json:"diskRead"`
+	DiskWritten int64      `json:"diskWritten"`
+	Received    int64      `json:"received" doc:"Through its network cards."`
+	Sent        int64      `json:"sent"`
 }
 
 // Empty is the answer where there is nothing to say.

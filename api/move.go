@@ -9,12 +9,13 @@ import (
 // MoveRequest asks for a machine, or the machine of a desktop, to go to another
 // hypervisor.
 type MoveRequest struct {
-	To       string `json:"to,omitempty" doc:"The hypervisor; the one with most room of those that can take it when empty."`
-	Live     bool   `json:"live,omitempty" doc:"Without powering it off."`
-	Force    bool   `json:"force,omitempty" doc:"Although it is not known whether its system can run there."`
-	NoVerify bool   `json:"noVerify,omitempty" doc:"Do not try its guest at the other end."`
-	DryRun   bool   `json:"dryRun,omitempty" doc:"Say what stands against it, do nothing."`
-	Why      string `json:"why,omitempty" doc:"One sentence for the journal."`
+	To        string `json:"to,omitempty" doc:"The hypervisor; the one with most room of those that can take it when empty."`
+	GuestType string `json:"guestType,omitempty" doc:"The type of guest it is to be there, as pv or pvh; when empty, what it is where that is made too, or else the usual one."`
+	Live      bool   `json:"live,omitempty" doc:"Without powering it off."`
+	Force     bool   `json:"force,omitempty" doc:"Although it is not known whether its system can run there."`
+	NoVerify  bool   `json:"noVerify,omitempty" doc:"Do not try its guest at the other end."`
+	DryRun    bool   `json:"dryRun,omitempty" doc:"Say what stands against it, do nothing."`
+	Why       string `json:"why,omitempty" doc:"One sentence for the journal."`
 }
 
 // MoveReply is a move that began, or what stands against it.

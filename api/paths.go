@@ -19,7 +19,15 @@ const (
 	SignInPath   = "/v1/sign-in/"
 	SignOutPath  = "/v1/sign-out"
 	DocumentPath = "/openapi.json"
-	EnrolPath    = "/v1/enrol" // all that an agent without a certificate can reach
+	AuditPath    = "/v1/audit"
+
+	RecordingsPath = "/v1/recordings"
+	EnrolPath      = "/v1/enrol" // all that an agent without a certificate can reach
+
+	// MetricsPath is what Prometheus's own tools are given as a server.
+	MetricsPath    = "/v1/metrics"
+	QueryPath      = MetricsPath + "/api/v1/query"
+	QueryRangePath = MetricsPath + "/api/v1/query_range"
 )
 
 // Names on the wire.

@@ -43,9 +43,10 @@ func versions(app *estate.Application) string {
 	return strings.Join(all, ", ")
 }
 
-// entitled reports whether the desktop's person may use the application.
+// entitled reports whether the desktop's person may use the application. A seat
+// is made before it has a person: who may use its pool may use what is on it.
 func (c *composition) entitled(app *estate.Application) bool {
-	if c.d == nil {
+	if c.d == nil || c.d.Spec.Pool != "" {
 		return true
 	}
 	var groups []string

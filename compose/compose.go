@@ -67,6 +67,10 @@ const (
 	DefaultHeight = 800
 )
 
+// SeatDisk is what is kept free on a host for what one seat of a pool writes: it
+// begins with nothing of its own and lasts as long as one person's visit.
+const SeatDisk = estate.GiB
+
 // Names of a desktop's disks.
 const (
 	RootDisk = "root"

@@ -92,7 +92,7 @@ func (w world) inventory() compose.Inventory {
 		Grants:       all[*estate.Grant](w),
 		Groups:       all[*estate.Group](w),
 		Presentations: []estate.PresentationOffer{
-			{Name: "vnc", Protocol: "rfb", Browser: true},
+			{Name: "vnc", Protocol: "rfb", Browser: true, Keeps: true},
 			{Name: "rdp", Protocol: "rdp", Guest: true},
 		},
 		Deliveries: []estate.DeliveryOffer{
@@ -226,7 +226,7 @@ func TestHomeNamesAreNames(t *testing.T) {
 }
 
 // TestFirstDesktopComposes plans the example as it will be once its image and
-// layers are made, by either presentation.
+// layers are made, by either presentation in the context that either can keep.
 func TestFirstDesktopComposes(t *testing.T) {
 	set, err := manifest.Load("../examples/first-desktop")
 	if err != nil {
@@ -249,12 +249,27 @@ func TestFirstDesktopComposes(t *testing.T) {
 		app.Status.Layers = []estate.LayerBuild{{Version: app.Spec.Versions[0].Name, Image: img.Status.Digest, Digest: estate.Digest(fmt.Sprintf("sha256:%064d", i))}}
 		in.Deliveries = append(in.Deliveries, estate.DeliveryOffer{Name: app.Spec.Delivery, Agent: true, Needs: []estate.Capability{estate.CanHotplug, estate.CanGuest}})
 	}
-	for _, presentation := range []string{"vnc", "rdp"} {
-		b := *w["blueprint/default/office"].(*estate.Blueprint)
-		b.Spec.Presentation = presentation
-		plan, reasons := compose.Plan(in, &b, w["desktop/default/ana-office"].(*estate.Desktop))
-		if len(reasons) > 0 || len(plan.Layers) != 2 || plan.Presentation.Name != presentation {
-			t.Errorf("by %s: %d layers, reasons %v", presentation, len(plan.Layers), reasons)
+	for _, h := range in.Hypervisors {
+		h.Status.Capabilities = append(h.Status.Capabilities, estate.CapabilityReport{Name: estate.CanEncryptDisk, Has: true})
+	}
+	ana := w["desktop/default/ana-office"].(*estate.Desktop)
+	seat := *ana
+	seat.Spec.Pool = "personal"
+	for _, c := range []struct {
+		presentation, blueprint string
+		desktop                 *estate.Desktop
+		layers                  int
+		disposable              bool
+	}{
+		{"vnc", "office", ana, 2, false},
+		{"vnc", "personal", &seat, 1, true},
+		{"rdp", "personal", &seat, 1, true},
+	} {
+		b := *w["blueprint/default/"+c.blueprint].(*estate.Blueprint)
+		b.Spec.Presentation = c.presentation
+		plan, reasons := compose.Plan(in, &b, c.desktop)
+		if len(reasons) > 0 || len(plan.Layers) != c.layers || plan.Presentation.Name != c.presentation || plan.Disposable != c.disposable {
+			t.Errorf("%s by %s: %d layers, disposable %v, reasons %v", c.blueprint, c.presentation, len(plan.Layers), plan.Disposable, reasons)
 		}
 	}
 }

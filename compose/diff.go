@@ -117,6 +117,7 @@ func Diff(was, is estate.Plan) []Change {
 	add(InHardware, aHome, volumes(a), volumes(b), Rebuild)
 	add(InHardware, homeSize, bytesOf(was.Home), bytesOf(is.Home), Nothing)
 	add(InContext, "", was.Context, is.Context, Rebuild) // what one compartment wrote does not enter another
+	add(InContext, "lifetime", lifetime(was), lifetime(is), Rebuild)
 	add(InContext, "network", was.Network, is.Network, Rebuild)
 	return cs
 }
@@ -200,4 +201,15 @@ func volumes(h estate.Hardware) string {
 		}
 	}
 	return strings.Join(all, ", ")
+}
+
+// lifetime returns "" for the plan of nothing.
+func lifetime(p estate.Plan) string {
+	switch {
+	case p.Disposable:
+		return string(estate.Disposable)
+	case p.Context != "":
+		return string(estate.Persistent)
+	}
+	return ""
 }

@@ -29,6 +29,14 @@ func (c *composition) home() {
 	if size == 0 {
 		return
 	}
+	if c.d != nil && c.d.Spec.Pool != "" {
+		c.note("spec.home", "the home is left out: a seat of a pool has none, and what is saved on it goes with it")
+		return
+	}
+	if c.plan.Disposable {
+		c.note("spec.home", "the home is left out: in context %s all that is saved goes when the session ends", c.b.Spec.Context)
+		return
+	}
 	if c.img != nil && c.guest.Home == "" {
 		c.block("spec.home", "image %s has no place for a home (its guest.home is empty); %s, or remove spec.home", c.b.Spec.Image,
 			c.others("images that do", func(g estate.GuestFacts) bool { return g.Home != "" }))
@@ -154,6 +162,12 @@ func (c *composition) objections(h *estate.Hypervisor, here bool) (lasting, pass
 	}
 	if st.Capacity.CPUs > 0 && st.Capacity.CPUs < hw.CPUs {
 		lasting = append(lasting, fmt.Sprintf("it has %d CPUs, %d needed", st.Capacity.CPUs, hw.CPUs))
+	}
+	for _, m := range c.in.Machines {
+		if m.Spec.Hypervisor == name && m.Spec.Context != "" && estate.Strangers(m.Spec.Trust, c.plan.Trust) {
+			passing = append(passing, fmt.Sprintf("on it is machine %s of trust %d, which never shares a host with trust %d", m.Metadata.Name, m.Spec.Trust, c.plan.Trust))
+			break
+		}
 	}
 	switch {
 	case st.State == estate.HypervisorLost:

@@ -53,7 +53,11 @@ func (c *composition) image() {
 	if img.Status.Digest == "" {
 		c.wait("spec.image", "%s", beingBuilt("image "+name, img.Status.Work, img.Status.Get(estate.Ready)))
 	}
-	c.plan.Hardware.Disks = []estate.Disk{{Name: RootDisk, Image: img.Status.Digest}}
+	root := estate.Disk{Name: RootDisk, Image: img.Status.Digest}
+	if c.d != nil && c.d.Spec.Pool != "" {
+		root.Grow = SeatDisk
+	}
+	c.plan.Hardware.Disks = []estate.Disk{root}
 	if !c.guest.Screen {
 		c.note("spec.image", "image %s draws no desktop; people will see its text console", name)
 	}
@@ -62,19 +66,18 @@ func (c *composition) image() {
 // guestOf returns what the image offers: of its content, or as its spec
 // promises while the content is not there yet.
 func guestOf(img *estate.Image) estate.GuestFacts {
-	switch s := &img.Spec; {
+	s, g := &img.Spec, img.Status.Guest
+	switch {
 	case img.Status.Digest != "":
-		return img.Status.Guest
 	case s.Recipe != nil:
-		g := s.Recipe.Guest
-		if g.User == "" {
-			g.User = s.Recipe.User
-		}
-		return g
+		g = s.Recipe.Guest
 	case s.Import != nil:
-		return s.Import.Guest
+		g = s.Import.Guest
 	}
-	return estate.GuestFacts{}
+	if g.User == "" && s.Recipe != nil {
+		g.User = s.Recipe.User // records of older builds do not say
+	}
+	return g
 }
 
 func beingBuilt(what string, w *estate.Work, ready estate.Condition) string {
@@ -102,6 +105,11 @@ func (c *composition) presentation() {
 		return
 	}
 	offer, who := c.in.Presentations[i], "presentation "+name
+	if x, ok := named(c.in.Contexts, c.b.Spec.Context); ok && !offer.Keeps && len(x.Spec.Watched()) > 0 {
+		c.block("spec.presentation", "%s does not see what crosses, and cannot keep what context %s says of %s; %s",
+			who, c.b.Spec.Context, strings.Join(x.Spec.Watched(), ", "), c.keeping())
+		return
+	}
 	c.plan.Presentation = estate.Presentation{Name: name, Protocol: offer.Protocol}
 	if !offer.Guest {
 		c.need(estate.CanDisplay, offer.Protocol, who)
@@ -122,6 +130,20 @@ func (c *composition) presentation() {
 		return
 	}
 	c.need(estate.CanNetwork, "", who)
+}
+
+// keeping lists the presentations that keep every context.
+func (c *composition) keeping() string {
+	var all []string
+	for _, o := range c.in.Presentations {
+		if o.Keeps {
+			all = append(all, o.Name)
+		}
+	}
+	if len(all) == 0 {
+		return "no presentation here does, choose another context"
+	}
+	return "choose presentation " + strings.Join(all, " or ") + ", or another context"
 }
 
 func serves(g estate.GuestFacts, protocol string) (port int, ok bool) {
@@ -168,14 +190,23 @@ func (c *composition) context() {
 		c.block("spec.context", "there is no context %s; %s", name, have("contexts", names(c.in.Contexts, nil)))
 		return
 	}
-	c.plan.Context, c.plan.Network = name, x.Spec.Network
+	c.plan.Context, c.plan.Trust, c.plan.Network = name, x.Spec.Trust, x.Spec.Network
+	c.plan.Disposable = x.Spec.Lifetime == estate.Disposable
+	for _, n := range x.Spec.Needs() {
+		c.need(n, "", "context "+name)
+	}
 	if x.Spec.Network == "" {
 		return
+	}
+	for _, other := range c.in.Contexts {
+		if other.Spec.Network == x.Spec.Network && other.Metadata.Name != name {
+			c.block("spec.context", "network %s is joined by contexts %s and %s, which would meet there; give each a network of its own", x.Spec.Network, name, other.Metadata.Name)
+			return
+		}
 	}
 	if _, ok := named(c.in.Networks, x.Spec.Network); !ok {
 		c.block("spec.context", "context %s joins network %s, which does not exist; %s", name, x.Spec.Network, have("networks", names(c.in.Networks, nil)))
 		return
 	}
 	c.plan.Hardware.NICs = []estate.NIC{{Network: x.Spec.Network}}
-	c.need(estate.CanNetwork, "", "network "+x.Spec.Network)
 }

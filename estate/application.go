@@ -1,6 +1,9 @@
 package estate
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Application is what its vendor knows of an application.
 type Application struct {
@@ -78,6 +81,11 @@ func (a *Application) Check() []Problem {
 	c.name("spec.delivery", s.Delivery, true)
 	if len(s.Command) == 0 || s.Command[0] == "" {
 		c.add("spec.command", "an application needs a command that starts it")
+	}
+	for i, word := range s.Command {
+		if strings.ContainsAny(word, "\x00\n") {
+			c.add(fmt.Sprintf("spec.command[%d]", i), "a word of a command holds no line break; write it in one line")
+		}
 	}
 	if len(s.Versions) == 0 {
 		c.add("spec.versions", "an application needs at least one version")

@@ -2,6 +2,7 @@ package estate
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -120,7 +121,8 @@ func (b *Blueprint) Links() []Link {
 // Progress implements Resource.
 func (b *Blueprint) Progress() *Progress { return &b.Status.Progress }
 
-// Desktop is one person's running composition of a blueprint.
+// Desktop is one person's running composition of a blueprint. One that is a seat
+// of a pool has no person until it is taken.
 type Desktop struct {
 	Head
 	Spec   DesktopSpec   `json:"spec"`
@@ -131,7 +133,8 @@ type Desktop struct {
 type DesktopSpec struct {
 	Title     string `json:"title,omitempty" doc:"What its person calls it."`
 	Blueprint string `json:"blueprint"`
-	Person    string `json:"person" doc:"Who works on it."`
+	Person    string `json:"person,omitempty" doc:"Who works on it. Only a seat that nobody has taken has none."`
+	Pool      string `json:"pool,omitempty" doc:"The pool that it is a seat of; written by the plane."`
 	Power     Power  `json:"power,omitempty" enum:"off,on" doc:"off when empty; Connect turns it on."`
 	Resets    int64  `json:"resets,omitempty" doc:"Raise it by one for a fresh system disk. The home stays."`
 
@@ -147,6 +150,7 @@ const (
 	DesktopPreparing DesktopState = "preparing" // its image or layers are being made
 	DesktopStarting  DesktopState = "starting"
 	DesktopRunning   DesktopState = "running"
+	DesktopWarm      DesktopState = "warm" // a seat that is ready and that nobody has taken
 	DesktopStopping  DesktopState = "stopping"
 	DesktopMoving    DesktopState = "moving"  // it goes to another hypervisor
 	DesktopBlocked   DesktopState = "blocked" // it cannot be composed; conditions say why
@@ -162,7 +166,19 @@ type DesktopStatus struct {
 	Plan         *Plan        `json:"plan,omitempty" doc:"The composition its machine was made from."`
 	Next         *Plan        `json:"next,omitempty" doc:"The composition it changes to at its next start."`
 	Presentation string       `json:"presentation,omitempty" doc:"How to reach it now."`
+	Made         time.Time    `json:"made,omitzero" doc:"When it could be worked on for the first time."`
+	Taken        time.Time    `json:"taken,omitzero" doc:"Of a seat: when its person got it."`
+	Visits       int64        `json:"visits,omitempty" doc:"Of a seat: how many sessions its person has had on it."`
 }
+
+// Free reports whether the desktop is a seat that may be given to somebody.
+func (d *Desktop) Free() bool {
+	return d.Spec.Pool != "" && d.Spec.Person == "" && d.Metadata.Deleting.IsZero()
+}
+
+// Disposable reports whether what is written on the desktop lasts as long as a
+// session.
+func (d *Desktop) Disposable() bool { return d.Status.Plan != nil && d.Status.Plan.Disposable }
 
 // Plan is a blueprint worked out against the inventory: what exactly runs.
 type Plan struct {
@@ -171,6 +187,8 @@ type Plan struct {
 	Layers       []Layer      `json:"layers,omitempty"`
 	Hardware     Hardware     `json:"hardware"`
 	Context      string       `json:"context"`
+	Trust        int          `json:"trust,omitempty" doc:"Of the context."`
+	Disposable   bool         `json:"disposable,omitempty" doc:"Its machine is sealed, and lasts as long as a session."`
 	Network      string       `json:"network,omitempty"`
 	Home         Bytes        `json:"home,omitempty"`
 	Hypervisors  []string     `json:"hypervisors,omitempty" doc:"Where it may run, best first."`
@@ -188,7 +206,8 @@ type Presentation struct {
 func (d *Desktop) Check() []Problem {
 	var c checks
 	c.name("spec.blueprint", d.Spec.Blueprint, true)
-	c.name("spec.person", d.Spec.Person, true)
+	c.name("spec.person", d.Spec.Person, d.Spec.Pool == "")
+	c.name("spec.pool", d.Spec.Pool, false)
 	oneOf(&c, "spec.power", d.Spec.Power, false, Off, On)
 	c.name("spec.presentation", d.Spec.Presentation, false)
 	if d.Spec.Resets < 0 {
@@ -199,16 +218,21 @@ func (d *Desktop) Check() []Problem {
 
 // Links implements Resource.
 func (d *Desktop) Links() []Link {
-	return []Link{
-		{"spec.blueprint", Ref{"Blueprint", d.Metadata.Project, d.Spec.Blueprint}},
-		{"spec.person", Ref{"Person", "", d.Spec.Person}},
+	ls := []Link{{"spec.blueprint", Ref{"Blueprint", d.Metadata.Project, d.Spec.Blueprint}}}
+	if d.Spec.Person != "" {
+		ls = append(ls, Link{"spec.person", Ref{"Person", "", d.Spec.Person}})
 	}
+	if d.Spec.Pool != "" {
+		ls = append(ls, Link{"spec.pool", Ref{"Pool", d.Metadata.Project, d.Spec.Pool}})
+	}
+	return ls
 }
 
 // Progress implements Resource.
 func (d *Desktop) Progress() *Progress { return &d.Status.Progress }
 
-// Session is one person looking at one desktop through one presentation.
+// Session is one person looking at one desktop through one presentation, or
+// waiting for a seat of a pool.
 type Session struct {
 	Head
 	Spec   SessionSpec   `json:"spec"`
@@ -217,9 +241,11 @@ type Session struct {
 
 // SessionSpec is who looks at what.
 type SessionSpec struct {
-	Desktop      string `json:"desktop"`
+	Desktop      string `json:"desktop,omitempty" doc:"Empty while its person waits for a seat."`
+	Pool         string `json:"pool,omitempty" doc:"The pool that its desktop is a seat of, or will be."`
 	Person       string `json:"person"`
 	Presentation string `json:"presentation,omitempty" doc:"The blueprint's own when empty."`
+	Record       bool   `json:"record,omitempty" doc:"Keeps what is shown from the next time somebody looks, where its context allows it."`
 	End          bool   `json:"end,omitempty" doc:"Ends the session."`
 }
 
@@ -241,8 +267,37 @@ type SessionStatus struct {
 	Phases  []Phase      `json:"phases,omitempty" doc:"The phases of Connect, in order."`
 	Way     Presentation `json:"way,omitzero" doc:"How the machine is reached."`
 	Machine string       `json:"machine,omitempty"`
+	Opened  time.Time    `json:"opened,omitzero" doc:"When somebody looked for the first time."`
+	Left    time.Time    `json:"left,omitzero" doc:"When the last who looked left."`
 	Ended   time.Time    `json:"ended,omitzero"`
 	Because string       `json:"because,omitempty" doc:"Why it ended."`
+	Queue   *Queued      `json:"queue,omitempty" doc:"Set while its person waits for a seat."`
+}
+
+// Queued is somebody's place among those who wait for a seat of a pool. It is
+// told anew when it has changed noticeably, and not with every seat.
+type Queued struct {
+	Place    int       `json:"place" doc:"1 is the next to get a seat."`
+	Of       int       `json:"of" doc:"How many wait in all."`
+	Expected time.Time `json:"expected,omitzero" doc:"When a seat is expected."`
+	Assumed  bool      `json:"assumed,omitempty" doc:"The expectation rests on what is usual elsewhere: nothing was measured here yet."`
+}
+
+// Names of the phases that come after a session is ready. The last two are
+// beside Connect: a clone is looked at before it is its own.
+const (
+	TicketUsed = "ticket"      // the viewer came
+	FirstFrame = "first-frame" // the desktop was shown: the end of Connect
+
+	IdentityReady = "identity" // from then on it can be typed into
+	NetworkReady  = "network"  // from then on it can be reached
+)
+
+// Shown returns the phases of Connect itself, without what goes on beside it.
+func (s *SessionStatus) Shown() []Phase {
+	return slices.DeleteFunc(slices.Clone(s.Phases), func(p Phase) bool {
+		return p.Name == IdentityReady || p.Name == NetworkReady
+	})
 }
 
 // Phase is one named part of Connect.
@@ -256,7 +311,8 @@ type Phase struct {
 // Check implements Resource.
 func (s *Session) Check() []Problem {
 	var c checks
-	c.name("spec.desktop", s.Spec.Desktop, true)
+	c.name("spec.desktop", s.Spec.Desktop, s.Spec.Pool == "")
+	c.name("spec.pool", s.Spec.Pool, false)
 	c.name("spec.person", s.Spec.Person, true)
 	c.name("spec.presentation", s.Spec.Presentation, false)
 	return c
@@ -264,10 +320,14 @@ func (s *Session) Check() []Problem {
 
 // Links implements Resource.
 func (s *Session) Links() []Link {
-	return []Link{
-		{"spec.desktop", Ref{"Desktop", s.Metadata.Project, s.Spec.Desktop}},
-		{"spec.person", Ref{"Person", "", s.Spec.Person}},
+	ls := []Link{{"spec.person", Ref{"Person", "", s.Spec.Person}}}
+	if s.Spec.Desktop != "" {
+		ls = append(ls, Link{"spec.desktop", Ref{"Desktop", s.Metadata.Project, s.Spec.Desktop}})
 	}
+	if s.Spec.Pool != "" {
+		ls = append(ls, Link{"spec.pool", Ref{"Pool", s.Metadata.Project, s.Spec.Pool}})
+	}
+	return ls
 }
 
 // Progress implements Resource.

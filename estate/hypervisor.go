@@ -71,6 +71,7 @@ const (
 	CanGuest       Capability = "guest-commands" // commands run in the guest through its agent
 	CanTransfer    Capability = "disk-transfer"  // disks are exported and imported
 	CanFilter      Capability = "packet-filter"  // a NIC is held to its own addresses
+	CanKeepApart   Capability = "keep-apart"     // machines on a Network reach what their context lets them, and nothing else
 	CanNetwork     Capability = "network"        // machines join a Network and can be reached on it; value: how, tap, bridge or name
 	CanOutliveUs   Capability = "outlive-agent"  // machines go on when the agent dies
 	CanSnapshot    Capability = "snapshot"       // disks are given back what they held
@@ -81,9 +82,11 @@ const (
 	CanConsole     Capability = "console"        // a serial console as a stream
 	CanWatch       Capability = "events"         // changes are told
 	CanSurvey      Capability = "survey"         // machines of others are seen, and adopted
-	CanInstant     Capability = "instant-clone"
-	CanEncryptDisk Capability = "encrypted-disk"
-	NeedsDrivers   Capability = "guest-drivers" // value: what a guest must have drivers for to boot here, one or more of GuestFacts.Drivers
+	CanInstant     Capability = "instant-clone"  // machines go on where a template stands
+	CanPause       Capability = "pause"          // a guest stands still and costs no CPU
+	CanEncryptDisk Capability = "encrypted-disk" // what a machine writes is lost with a key that is in memory only
+	CanConfine     Capability = "confinement"    // who takes over a machine's process reaches nothing else of the host; value: what holds them in
+	NeedsDrivers   Capability = "guest-drivers"  // value: what a guest must have drivers for to boot here, one or more of GuestFacts.Drivers
 )
 
 // Values of CanNetwork: how a machine's NIC is joined to its Network.

@@ -28,6 +28,8 @@ type MoveOrder struct {
 	From         string `json:"from"`
 	To           string `json:"to"`
 	Live         bool   `json:"live,omitempty" doc:"The machine runs on the way."`
+	GuestType    string `json:"guestType,omitempty" doc:"The type of guest that it is there; the usual one when empty."`
+	WasType      string `json:"wasType,omitempty" doc:"Which it was before."`
 	Power        Power  `json:"power" doc:"The power state it had, and gets back."`
 	Unverified   bool   `json:"unverified,omitempty" doc:"Nobody asked for its guest to be tried at the other end."`
 	Untried      string `json:"untried,omitempty" doc:"Why no command can be run in its guest at the other end."`

@@ -18,6 +18,7 @@ const (
 	PowerUnknown Power = "unknown"
 	Off          Power = "off"
 	On           Power = "on"
+	Paused       Power = "paused" // on, and its guest stands still
 )
 
 // Machine is one virtual machine.
@@ -34,10 +35,14 @@ type MachineSpec struct {
 	Only       string   `json:"only,omitempty" doc:"The one hypervisor on which it may be placed; any when empty."`
 	Because    string   `json:"because,omitempty" doc:"Why it runs there, where its blueprint prefers something; written by placement."`
 	Epoch      int64    `json:"epoch,omitempty" doc:"Fencing epoch: grows with every placement. An agent refuses an older one."`
-	Power      Power    `json:"power" enum:"off,on" doc:"The power state wanted."`
+	Power      Power    `json:"power" enum:"off,on,paused" doc:"The power state wanted. One that is to be paused is made ready first."`
 	Hardware   Hardware `json:"hardware"`
+	Template   string   `json:"template,omitempty" doc:"It goes on where the template of this name stands, which its host makes when there is none; it boots cold when empty."`
 	Layers     []Layer  `json:"layers,omitempty" doc:"The application layers granted to it; the agent attaches these and no others."`
 	Moving     *Moving  `json:"moving,omitempty" doc:"Set while it moves to another hypervisor; only the mover changes it then."`
+	Context    string   `json:"context,omitempty" doc:"The compartment it is in; none when empty. Written by the plane."`
+	Trust      int      `json:"trust,omitempty" minimum:"0" maximum:"3" doc:"Of its context, which decides what it shares a host with."`
+	Sealed     bool     `json:"sealed,omitempty" doc:"What it writes is lost when it goes off, with its key. It is started once, and moves nowhere."`
 	Adopted    bool     `json:"adopted,omitempty" doc:"It was there before us: it is never defined, and its disks are never deleted."`
 }
 
@@ -48,6 +53,7 @@ type Moving struct {
 	Operation string `json:"operation" doc:"The journal of the move."`
 	From      string `json:"from" doc:"Who gives it up: once it is placed elsewhere, its agent shelves it and keeps its disks."`
 	To        string `json:"to" doc:"Who gets it. On the way back the two have changed places."`
+	GuestType string `json:"guestType,omitempty" doc:"The type of guest that To makes of it; its usual one when empty."`
 	Live      bool   `json:"live,omitempty" doc:"It runs on the way: until it is placed, no agent turns it on or off."`
 }
 
@@ -77,6 +83,7 @@ type Disk struct {
 	Image  Digest `json:"image,omitempty" doc:"Begins as a private copy of this content."`
 	Volume string `json:"volume,omitempty" doc:"Is this volume."`
 	Size   Bytes  `json:"size,omitempty" doc:"At least this large; the image's own size when empty."`
+	Grow   Bytes  `json:"grow,omitempty" doc:"What placement keeps free for it on its host, where that is less than all of it: what a seat writes goes with the seat."`
 }
 
 // NIC is one network card.
@@ -110,14 +117,30 @@ type MachineStatus struct {
 	Display    string       `json:"display,omitempty" doc:"Protocol of its screen; empty until it can be reached."`
 	Guest      GuestStatus  `json:"guest,omitzero"`
 	Layers     []LayerState `json:"layers,omitempty"`
+	Launches   []Launch     `json:"launches,omitempty" doc:"Of late, the oldest first: the first start of each application after each start of the machine. A later one may have found it running."`
+	Key        string       `json:"key,omitempty" doc:"Of a sealed machine: names the key that it writes with."`
+	Lost       time.Time    `json:"lost,omitzero" doc:"Of a sealed machine: when its agent found the key gone, or destroyed it."`
 }
 
 // GuestStatus is what the guest says of itself.
 type GuestStatus struct {
 	Agent     bool         `json:"agent,omitempty" doc:"Its agent answers."`
 	Desktop   bool         `json:"desktop,omitempty" doc:"Its desktop is drawn."`
+	Own       bool         `json:"own,omitempty" doc:"It has an identity of its own. Until then nobody may type into it or reach it."`
 	Hostname  string       `json:"hostname,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+}
+
+// Own reports whether one may type into the machine or reach it: it booted from
+// disks of its own, or it goes on from a template and has an identity since.
+func (m *Machine) Own() bool { return m.Spec.Template == "" || m.Status.Guest.Own }
+
+// Launch is one start of an application, as the agent measured it.
+type Launch struct {
+	Application string    `json:"application"`
+	Hypervisor  string    `json:"hypervisor" doc:"Where that was."`
+	At          time.Time `json:"at,omitzero" doc:"When it was asked for."`
+	Took        Duration  `json:"took" doc:"Until its process ran, or until nobody waited any longer."`
 }
 
 // LayerState is how far a layer has come on a machine.
@@ -134,7 +157,12 @@ func (m *Machine) Check() []Problem {
 	s := &m.Spec
 	c.name("spec.hypervisor", s.Hypervisor, false)
 	c.name("spec.only", s.Only, false)
-	oneOf(&c, "spec.power", s.Power, true, Off, On)
+	oneOf(&c, "spec.power", s.Power, true, Off, On, Paused)
+	c.name("spec.template", s.Template, false)
+	c.name("spec.context", s.Context, false)
+	if s.Trust < 0 || s.Trust > 3 {
+		c.add("spec.trust", "%d is not between 0 and 3", s.Trust)
+	}
 	s.Hardware.check(&c, "spec.hardware", s.Adopted)
 	for i, l := range s.Layers {
 		p := fmt.Sprintf("spec.layers[%d]", i)

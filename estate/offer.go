@@ -9,6 +9,7 @@ type PresentationOffer struct {
 	Guest    bool   `json:"guest,omitempty" doc:"The guest serves the protocol; otherwise the hypervisor's display does."`
 	Browser  bool   `json:"browser,omitempty" doc:"It can be shown in the portal."`
 	File     string `json:"file,omitempty" doc:"Extension of the file it hands to a native viewer."`
+	Keeps    bool   `json:"keeps,omitempty" doc:"It sees what crosses, and keeps every rule of a context. One that does not is for contexts without such rules."`
 }
 
 // DeliveryOffer is what an application provider says of itself.

@@ -41,8 +41,9 @@ type Person struct {
 
 // PersonSpec describes a person.
 type PersonSpec struct {
-	Title string `json:"title,omitempty" doc:"The name shown."`
-	Admin bool   `json:"admin,omitempty" doc:"May do everything in the estate."`
+	Title   string `json:"title,omitempty" doc:"The name shown."`
+	Admin   bool   `json:"admin,omitempty" doc:"May do everything in the estate."`
+	Auditor bool   `json:"auditor,omitempty" doc:"May read the audit log."`
 }
 
 // Check implements Resource.
@@ -89,7 +90,8 @@ func (g *Group) Links() []Link {
 func (g *Group) Progress() *Progress { return &g.Status.Progress }
 
 // Grant lets a person or a group use or manage something of its project. An
-// entitlement to an application is a Grant of it.
+// entitlement to an application is a Grant of it. A Grant of a pool entitles to a
+// seat with everything that its blueprint brings.
 type Grant struct {
 	Head
 	Spec   GrantSpec `json:"spec"`
@@ -111,7 +113,7 @@ type Grantee struct {
 
 // Granted is what a grant is of.
 type Granted struct {
-	Kind Kind   `json:"kind" enum:"Application,Blueprint,Project" doc:"Project grants everything in the grant's own project."`
+	Kind Kind   `json:"kind" enum:"Application,Blueprint,Pool,Project" doc:"Project grants everything in the grant's own project."`
 	Name string `json:"name,omitempty" doc:"Empty for the grant's own project."`
 }
 
@@ -133,7 +135,7 @@ func (g *Grant) Check() []Problem {
 	}
 	c.name("spec.to.person", s.To.Person, false)
 	c.name("spec.to.group", s.To.Group, false)
-	oneOf(&c, "spec.of.kind", s.Of.Kind, true, "Application", "Blueprint", "Project")
+	oneOf(&c, "spec.of.kind", s.Of.Kind, true, "Application", "Blueprint", "Pool", "Project")
 	switch {
 	case s.Of.Kind == "Project" && s.Of.Name != "":
 		c.add("spec.of.name", "a grant of the project is of the grant's own project; remove the name")

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -194,6 +195,7 @@ func (b *build) keep(ctx context.Context) error {
 	b.advance(0.5)
 	guest := b.recipe.Guest
 	guest.Drivers = b.boots
+	guest.User = cmp.Or(guest.User, b.recipe.User)
 	b.record, err = b.draft.Commit(ctx, qcow2, Record{
 		Kind: KindImage, Format: estate.QCOW2, Size: b.size(), Guest: guest,
 		Suite: b.recipe.Suite, Packages: b.packages, Recipe: b.key,

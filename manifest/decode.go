@@ -14,6 +14,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/internal/near"
+	"consort.dev/consort/manifest/openslo"
 )
 
 // read makes the document's object.
@@ -22,11 +23,16 @@ func (d *document) read(root *yaml.Node) {
 		d.r.fail(d.at, "", "an object was expected here; begin with apiVersion: "+estate.APIVersion)
 		return
 	}
+	if speaksOpenSLO(root) {
+		d.readOpenSLO(root)
+		return
+	}
 	kind, ok := d.kind(root)
 	if !ok {
 		return
 	}
 	d.object = kind.New()
+	d.shape, d.called = reflect.TypeOf(d.object), string(kind.Kind)
 	d.value(root, reflect.ValueOf(d.object).Elem(), spot{depth: maxDepth})
 	if *d.nodes < 0 {
 		return
@@ -112,7 +118,10 @@ func (d *document) value(n *yaml.Node, v reflect.Value, s spot) {
 	case n.Style&yaml.TaggedStyle != 0:
 		d.wrong(at, s.path, fmt.Sprintf("tags like %s are not used here; remove it", n.Tag))
 		return
-	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+	case v.Kind() == reflect.Interface:
+		d.free(n, v, s)
+		return
+	case isNull(n):
 		d.wrong(at, s.path, emptyText(n))
 		return
 	}
@@ -165,6 +174,9 @@ func (d *document) fields(n *yaml.Node, v reflect.Value, s spot) {
 			d.unknown(at, name, s.path, fields)
 			continue
 		}
+		if d.open != nil && isNull(val) && !fields[j].needed {
+			continue // OpenSLO's own examples write alertPolicies: with nothing below it
+		}
 		next := s.in(join(s.path, name))
 		next.enum = fields[j].enum
 		d.value(val, v.FieldByIndex(fields[j].index), next)
@@ -174,16 +186,16 @@ func (d *document) fields(n *yaml.Node, v reflect.Value, s spot) {
 		if _, written := seen[f.name]; f.needed && !written && !d.tainted[path] {
 			at := place{d.at.file, n.Line, n.Column}
 			d.taint(path)
-			d.r.fail(at, path, missing(f, d.object))
+			d.r.fail(at, path, missing(f))
 		}
 	}
 }
 
 // missing says what to write for a field that must be there.
-func missing(f field, object estate.Resource) string {
+func missing(f field) string {
 	switch {
 	case f.name == "apiVersion":
-		return "is missing; begin with apiVersion: " + estate.APIVersion
+		return "is missing; begin with apiVersion: " + f.enum[0]
 	case f.name == "metadata":
 		return "is missing; say who this is, as metadata: {name: ana-office}"
 	case f.name == "spec":
@@ -230,7 +242,7 @@ func (d *document) unknown(at place, name, path string, fields []field) {
 		return
 	}
 	var elsewhere []string
-	structsIn(reflect.TypeOf(d.object), "", 5, func(t reflect.Type, p string) {
+	structsIn(d.shape, "", 5, func(t reflect.Type, p string) {
 		if p != path && (p == "" || !strings.HasPrefix(p, "status")) && slices.Contains(fieldNames(fieldsOf(t)), name) {
 			elsewhere = append(elsewhere, join(p, name))
 		}
@@ -242,13 +254,19 @@ func (d *document) unknown(at place, name, path string, fields []field) {
 	}
 	what := "fields here"
 	if path == "" {
-		what = "fields of a " + string(d.object.Header().Kind)
+		what = "fields of a " + d.called
 	}
 	d.r.fail(at, full, "no such field; "+what+": "+strings.Join(names, ", "))
 }
 
 // list decodes a sequence.
 func (d *document) list(n *yaml.Node, v reflect.Value, s spot) {
+	if n.Kind == yaml.ScalarNode && v.Type() == reflect.TypeFor[openslo.Texts]() {
+		one := reflect.New(v.Type().Elem()).Elem()
+		d.scalar(n, one, s)
+		v.Set(reflect.Append(v, one))
+		return
+	}
 	if n.Kind != yaml.SequenceNode {
 		at := place{d.at.file, n.Line, n.Column}
 		text := fmt.Sprintf("a list was expected, not %s; begin each item with -", sort(n))

@@ -63,24 +63,15 @@ func Load(paths ...string) (Set, error) { return new(Loader).Load(paths...) }
 // Load reads the manifests at the paths: files, folders (every .yaml, .yml and
 // .json in them and below) and "-". Everything that is wrong is returned at once
 // as Errors, sorted by place, of kind fault.Invalid; then the Set is empty. A
-// path that cannot be read is fault.NotFound. Objects come in an order in which
+// path that cannot be read is fault.NotFound. An SLO of OpenSLO v1 becomes a
+// ServiceLevel for each of its objectives. Objects come in an order in which
 // they can be applied one by one.
 func (l *Loader) Load(paths ...string) (Set, error) {
-	files, err := expand(paths)
+	r, err := l.readAll(paths)
 	if err != nil {
 		return Set{}, err
 	}
-	r := &reading{project: l.Project, seen: map[estate.Ref]place{}}
-	for _, file := range files {
-		text, err := l.read(file)
-		if err != nil {
-			return Set{}, err
-		}
-		if file == "-" {
-			file = "stdin"
-		}
-		r.file(file, text)
-	}
+	r.levels()
 	if err := r.links(l.Known); err != nil {
 		return Set{}, err
 	}
@@ -96,6 +87,26 @@ func (l *Loader) Load(paths ...string) (Set, error) {
 		s.Objects = append(s.Objects, Item{d.object, d.at.file, d.at.line, d})
 	}
 	return s, nil
+}
+
+// readAll reads every document at the paths.
+func (l *Loader) readAll(paths []string) (*reading, error) {
+	files, err := expand(paths)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{project: l.Project, seen: map[estate.Ref]place{}, openSeen: map[string]place{}}
+	for _, file := range files {
+		text, err := l.read(file)
+		if err != nil {
+			return nil, err
+		}
+		if file == "-" {
+			file = "stdin"
+		}
+		r.file(file, text)
+	}
+	return r, nil
 }
 
 // rank is the kind's place in the order of applying.

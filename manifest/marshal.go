@@ -12,6 +12,7 @@ import (
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/manifest/openslo"
 )
 
 // Marshal writes an object as YAML that Load reads back: fields in the order of
@@ -62,6 +63,9 @@ func node(v reflect.Value) (*yaml.Node, error) {
 	case reflect.Struct:
 		return structNode(v)
 	case reflect.Slice:
+		if texts, is := v.Interface().(openslo.Texts); is && len(texts) == 1 {
+			return textNode(texts[0]), nil
+		}
 		n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
 		for i := range v.Len() {
 			item, err := node(v.Index(i))

@@ -79,8 +79,16 @@ func valid(k estate.KindInfo) estate.Resource {
 		r.Spec.Recipe = &estate.Recipe{Suite: "bookworm"}
 	case *estate.Application:
 		r.Spec = estate.ApplicationSpec{Title: "t", Delivery: "d", Command: []string{"c"}, Versions: []estate.ApplicationVersion{{Name: "1", Packages: []string{"ab"}}}}
+	case *estate.ServiceLevel:
+		r.Spec.Application, r.Spec.Level = "a", estate.Level{Response: &estate.Response{}, Target: 990_000}
 	case *estate.Blueprint:
 		r.Spec = estate.BlueprintSpec{Image: "i", Presentation: "p", Context: "c"}
+	case *estate.Pool:
+		r.Spec = estate.PoolSpec{Blueprint: "b", Maximum: 5}
+	case *estate.Service:
+		r.Spec = estate.ServiceSpec{Image: "i", Applications: []estate.ApplicationChoice{{Name: "a"}}, Context: "c", Port: 80, Front: estate.FrontSpec{Port: 8080}, Scale: estate.Scale{Least: 1, Most: 2}}
+	case *estate.Decision:
+		r.Spec = estate.DecisionSpec{On: estate.Ref{Kind: "Service", Project: "lab", Name: "s"}, Act: "out", Mode: estate.Auto, Say: "more", Objective: "fast", Evidence: []estate.Fact{}, Alternatives: []estate.Alternative{}}
 	case *estate.Volume:
 		r.Spec.Size = estate.GiB
 	case *estate.Desktop:

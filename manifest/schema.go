@@ -164,6 +164,8 @@ func (s *schemas) of(t reflect.Type) object {
 		}}}
 	case t == reflect.TypeFor[estate.Digest]():
 		return object{{"type", "string"}, {"pattern", "^sha256:[0-9a-f]{64}$"}}
+	case t == reflect.TypeFor[estate.Share]():
+		return object{{"type", "string"}, {"pattern", `^[0-9]+(\.[0-9]{1,4})?%$`}}
 	case t == reflect.TypeFor[netip.Addr]():
 		return object{{"type", "string"}, {"examples", []string{"10.77.1.2"}}}
 	case isTime(t):

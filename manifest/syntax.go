@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,14 +13,17 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/manifest/openslo"
 )
 
 // reading is one call of Load.
 type reading struct {
-	project string
-	errs    Errors
-	docs    []*document
-	seen    map[estate.Ref]place // every object named so far, broken ones too
+	project  string
+	errs     Errors
+	docs     []*document
+	open     []*document          // those of OpenSLO
+	seen     map[estate.Ref]place // every object named so far, broken ones too
+	openSeen map[string]place     // and every document of OpenSLO
 }
 
 // document is one object of a file.
@@ -27,6 +31,9 @@ type document struct {
 	r       *reading
 	at      place
 	object  estate.Resource
+	open    openslo.Object   // instead of object, where the document is one of OpenSLO
+	shape   reflect.Type     // of the one that is there
+	called  string           // its kind
 	places  map[string]place // of values, by field path
 	tainted map[string]bool  // paths that something is said about already
 	nodes   *int             // budget left for the file

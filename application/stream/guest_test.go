@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 		t.Errorf("Start of a layer not attached: %v, want a conflict", err)
 	}
 	cannotRead(t, g, calculator, "galculator", "erofs")
+	attachTwiceAtOnce(t, p, g, calculator)
 	for _, l := range []driver.Layer{calculator, eyes, calculator} {
 		began := time.Now()
 		if err := p.Attach(t.Context(), g, l); err != nil {
@@ -67,6 +69,32 @@ func TestTwoApplicationsOnARealGuest(t *testing.T) {
 	start(t, p, g, calculator, "galculator")
 	start(t, p, g, eyes, "xev")
 	detachOneByOne(t, p, g, calculator, eyes)
+}
+
+// attachTwiceAtOnce has the guest attach a layer while it does so already, as
+// after a call that was given up: it is mounted once all the same.
+func attachTwiceAtOnce(t *testing.T, p *Provider, g *machine, l driver.Layer) {
+	t.Helper()
+	if err := g.AttachDisk(t.Context(), driver.Disk{Name: serial(l.Digest), Path: l.Path, Size: l.Size}); err != nil {
+		t.Fatal(err)
+	}
+	head, err := headOf(l.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if _, err := run(t.Context(), g, "attach", l.Digest.Hex(), serial(l.Digest), fmt.Sprint(int64(l.Size)), head); err != nil {
+				t.Errorf("attach %s twice at once: %v", l.Application, err)
+			}
+		})
+	}
+	both.Wait()
+	if _, out := g.say(t, "grep -c ' /run/consort/layers/"+l.Digest.Hex()+" ' /proc/self/mounts"); strings.TrimSpace(out) != "1" {
+		t.Errorf("%s is mounted %s times, want once", l.Application, strings.TrimSpace(out))
+	}
+	checkAttached(t, p, g, l)
 }
 
 // detachOneByOne shows that each takes its files and its processes with it, and

@@ -189,9 +189,9 @@ func script(name string) ([]byte, error) {
 			return nil, err
 		}
 		file := "/run/consort/" + with + ".sh"
-		b.WriteString("cat >" + file + ".new <<'END OF " + with + "'\n")
+		b.WriteString("cat >" + file + ".$$ <<'END OF " + with + "'\n") // two may do so at once
 		b.Write(text)
-		b.WriteString("END OF " + with + "\nmv " + file + ".new " + file + "\n")
+		b.WriteString("END OF " + with + "\nmv " + file + ".$$ " + file + "\n")
 	}
 	text, err := scripts.ReadFile(filepath.Join("scripts", name+".sh"))
 	if err != nil {

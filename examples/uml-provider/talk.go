@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -186,8 +187,28 @@ func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command)
 	if m.power() != estate.On {
 		return driver.Output{}, fault.Unavailable.Errorf("machine %s is off: no guest agent answers", id)
 	}
-	out, err := h.agent(id).Run(ctx, cmd.Args, cmd.Stdin)
+	out, err := runFed(ctx, h.agent(id), cmd)
 	return driver.Output(out), err
+}
+
+// mouthful is how much of a command's input goes over the line at once. A line
+// on which 4 KiB wait is one that the guest's kernel listens to no more.
+const mouthful = 2 << 10
+
+// runFed runs a command. Input that is too much for the line is brought to a file
+// first, in commands that each end before the next begins.
+func runFed(ctx context.Context, agent *qga.Client, cmd driver.Command) (qga.Output, error) {
+	if len(cmd.Stdin) <= mouthful {
+		return agent.Run(ctx, cmd.Args, cmd.Stdin)
+	}
+	file := "/run/consort-input-" + rand.Text()
+	for part := range slices.Chunk(cmd.Stdin, mouthful) {
+		if out, err := agent.Run(ctx, []string{"sh", "-c", "umask 077; cat >> " + file}, part); err != nil || out.Exit != 0 {
+			return out, err
+		}
+	}
+	const run = `exec 3< "$0" && rm "$0" && exec "$@" <&3 3<&-`
+	return agent.Run(ctx, append([]string{"sh", "-c", run, file}, cmd.Args...), nil)
 }
 
 // Measure implements driver.Meter. The kernel's processes are one session; time

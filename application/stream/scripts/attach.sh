@@ -3,11 +3,16 @@ set -eu
 digits=$1 serial=$2 size=$3 head=$4
 at=/run/consort/layers/$digits
 
-for program in mount umount unshare setpriv bwrap systemd-run systemctl; do
+for program in flock mount umount unshare setpriv bwrap systemd-run systemctl; do
 	command -v $program >/dev/null || { echo "the guest has no $program; add it to the image" >&2; exit 13; }
 done
 
 mkdir -p -m 0711 /run/consort/layers /run/consort/caches /run/consort/stage
+
+# Who waits no longer for a slow guest calls again, while the first call goes on:
+# one at a time, detach too. The lock goes with this shell.
+exec 9>/run/consort/lock
+flock 9
 
 # The kernel's own list is there before udev's names are. Nothing is forked in
 # these loops: a process costs a guest without hardware virtualisation dearly.
@@ -66,6 +71,9 @@ while mounted && [ "$from" != "/dev/$name erofs" ]; do
 	umount -l "$at"
 	from=
 done
+if [ -n "$from" ] && [ -e "$at.ready" ]; then
+	exit 0 # by the call before this one, and it may be in use
+fi
 if [ -z "$from" ]; then
 	[ -d "$at" ] || mkdir "$at"
 	mount -t erofs -o ro,nodev,nosuid "/dev/$name" "$at"
@@ -84,7 +92,7 @@ if [ -n "$want" ]; then
 	mkdir -p "$cache"
 	chown nobody:nogroup "$cache"
 	CONSORT_OUT=$cache timeout 60 unshare --mount --propagation slave \
-		/bin/sh /run/consort/enter.sh "$digits" nobody /nonexistent /bin/sh -c "$(cat /run/consort/caches.sh)" caches $want ||
+		/bin/sh /run/consort/enter.sh "$digits" nobody /nonexistent /bin/sh -c "$(cat /run/consort/caches.sh)" caches $want 9>&- ||
 		echo "caches:$want: not made" >&2
 	chown -R -h root:root "$cache"
 	chmod 0755 "$cache"

@@ -5,6 +5,9 @@ at=/run/consort/layers/$digits
 short=$(printf %.16s "$digits")
 unit=consort-app-$short
 
+mkdir -p -m 0711 /run/consort
+exec 9>/run/consort/lock # as attach has it
+flock 9
 rm -f "$at.ready"
 systemctl stop "$unit" 2>/dev/null || :
 systemctl reset-failed "$unit" 2>/dev/null || :
