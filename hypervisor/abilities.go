@@ -61,7 +61,7 @@ func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command)
 // Export writes the named disk of a machine that is off to w as raw bytes. It
 // is not repeated, since w has had some of them.
 func (h *Host) Export(ctx context.Context, id estate.MachineID, disk string, w io.Writer) error {
-	t, err := ability[driver.Transferer](ctx, h, id, estate.CanTransfer)
+	t, err := keeping[driver.Transferer](ctx, h, id, estate.CanTransfer)
 	if err != nil {
 		return h.named(err, "export disk %s of machine %s", disk, id)
 	}
@@ -73,7 +73,7 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, disk string, w i
 // Import replaces the content of the named disk of a machine that is off. It
 // is not repeated, since r has yielded some of its bytes.
 func (h *Host) Import(ctx context.Context, id estate.MachineID, disk string, r io.Reader) error {
-	t, err := ability[driver.Transferer](ctx, h, id, estate.CanTransfer)
+	t, err := keeping[driver.Transferer](ctx, h, id, estate.CanTransfer)
 	if err != nil {
 		return h.named(err, "import disk %s of machine %s", disk, id)
 	}
@@ -84,7 +84,7 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, disk string, r i
 
 // Shelve undefines a machine that is off and keeps its disks.
 func (h *Host) Shelve(ctx context.Context, id estate.MachineID) error {
-	err := effect(ctx, h, id, estate.CanTransfer, func(ctx context.Context, t driver.Transferer) error { return t.Shelve(ctx, id) },
+	err := effect(ctx, h, id, estate.CanTransfer, opened(h, id, func(ctx context.Context, t driver.Transferer) error { return t.Shelve(ctx, id) }),
 		func(ctx context.Context) (bool, error) {
 			_, err := h.Get(ctx, id)
 			if errors.Is(err, fault.NotFound) {
@@ -115,7 +115,7 @@ func (h *Host) Arrive(ctx context.Context, def driver.Definition) (at string, er
 // Depart moves a running machine to where Arrive said. It is never repeated:
 // fault.OutcomeUnknown means that it runs here or there.
 func (h *Host) Depart(ctx context.Context, id estate.MachineID, at string) error {
-	m, err := ability[driver.Mover](ctx, h, id, estate.CanMoveLive)
+	m, err := keeping[driver.Mover](ctx, h, id, estate.CanMoveLive)
 	if err != nil {
 		return h.named(err, "move machine %s", id)
 	}
@@ -129,7 +129,7 @@ func (h *Host) Snapshot(ctx context.Context, id estate.MachineID, name string) e
 	if !diskRule.MatchString(name) {
 		return h.named(fault.Invalid.Errorf("%q does not name a snapshot: lower-case letters, digits and dashes", name), "snapshot machine %s", id)
 	}
-	err := effect(ctx, h, id, estate.CanSnapshot, func(ctx context.Context, s driver.Snapshotter) error { return s.Snapshot(ctx, id, name) },
+	err := effect(ctx, h, id, estate.CanSnapshot, opened(h, id, func(ctx context.Context, s driver.Snapshotter) error { return s.Snapshot(ctx, id, name) }),
 		func(ctx context.Context) (bool, error) {
 			names, err := h.Snapshots(ctx, id)
 			return slices.Contains(names, name), err
@@ -139,7 +139,7 @@ func (h *Host) Snapshot(ctx context.Context, id estate.MachineID, name string) e
 
 // Revert gives the disks what they held at the snapshot.
 func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) error {
-	err := effect(ctx, h, id, estate.CanSnapshot, func(ctx context.Context, s driver.Snapshotter) error { return s.Revert(ctx, id, name) }, nil)
+	err := effect(ctx, h, id, estate.CanSnapshot, opened(h, id, func(ctx context.Context, s driver.Snapshotter) error { return s.Revert(ctx, id, name) }), nil)
 	return h.named(err, "revert machine %s to snapshot %s", id, name)
 }
 
@@ -157,7 +157,7 @@ func (h *Host) Snapshots(ctx context.Context, id estate.MachineID) ([]string, er
 
 // Save writes the memory of a running machine to disk and powers it off.
 func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
-	s, err := ability[driver.Saver](ctx, h, id, estate.CanSave)
+	s, err := keeping[driver.Saver](ctx, h, id, estate.CanSave)
 	if err != nil {
 		return h.named(err, "save machine %s", id)
 	}
@@ -167,7 +167,7 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 
 // Resize gives a machine that is off other CPUs and memory.
 func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
-	err := effect(ctx, h, id, estate.CanResize, func(ctx context.Context, r driver.Resizer) error { return r.Resize(ctx, id, cpus, memory) }, nil)
+	err := effect(ctx, h, id, estate.CanResize, opened(h, id, func(ctx context.Context, r driver.Resizer) error { return r.Resize(ctx, id, cpus, memory) }), nil)
 	return h.named(err, "resize machine %s", id)
 }
 

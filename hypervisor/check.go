@@ -35,6 +35,14 @@ func (h *Host) check(def driver.Definition) error {
 	if t := def.GuestType; t != "" && !slices.Contains(h.desc.GuestTypes, t) {
 		return fault.Invalid.Errorf("it makes no guests of type %q; its types are %q", t, h.desc.GuestTypes)
 	}
+	for _, needs := range []struct {
+		asked bool
+		what  estate.Capability
+	}{{def.Template != "", estate.CanInstant}, {def.Sealed, estate.CanEncryptDisk}} {
+		if can := h.CanFor(def.GuestType, needs.what); needs.asked && !can.Has {
+			return fault.Unsupported.Errorf("it cannot do %s: %s", can.Name, can.Reason)
+		}
+	}
 	return check(def)
 }
 
@@ -62,6 +70,9 @@ func check(def driver.Definition) error {
 	if s := def.Screen; s != (estate.Screen{}) && (s.Width < 320 || s.Width > 7680 || s.Height < 200 || s.Height > 4320) {
 		add("a screen of %dx%d is not between 320x200 and 7680x4320", s.Width, s.Height)
 	}
+	if def.Template != "" && !diskRule.MatchString(def.Template) {
+		add("%q does not name a template: lower-case letters, digits and dashes", def.Template)
+	}
 	if len(def.Disks) == 0 {
 		add("a machine needs a disk to boot from")
 	}
@@ -72,6 +83,9 @@ func check(def driver.Definition) error {
 		}
 		if seen[d.Name] {
 			add("two disks are named %q", d.Name)
+		}
+		if def.Sealed && d.File != nil && !d.ReadOnly {
+			add("disk %s is a file that would be written to, and a sealed machine leaves nothing behind", d.Name)
 		}
 		seen[d.Name] = true
 	}

@@ -143,10 +143,12 @@ func pingPong(conn *net.IPConn, size int, d time.Duration) ([]time.Duration, err
 // window is how many packets are under way in flood.
 const window = 32
 
-// lost is after which time without any answer packets count as lost.
-const lost = 20 * time.Millisecond
+// lost is after which time without any answer packets count as lost: longer than
+// a round trip takes where processors are emulated twice over.
+const lost = 200 * time.Millisecond
 
-// flood returns how many answers come in a second. What is lost is sent anew.
+// flood returns how many answers come in a second. What is lost is sent anew. A
+// path so slow that d brings no answer has some seconds more.
 func flood(conn *net.IPConn, size int, d time.Duration) (float64, error) {
 	b := make([]byte, 2048)
 	seq, answered, began := 0, 0, time.Now()
@@ -160,7 +162,7 @@ func flood(conn *net.IPConn, size int, d time.Duration) (float64, error) {
 			return 0, err
 		}
 	}
-	for time.Since(began) < d {
+	for time.Since(began) < d || answered == 0 && time.Since(began) < 3*time.Second {
 		conn.SetReadDeadline(time.Now().Add(lost))
 		_, err := next(conn, b)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {

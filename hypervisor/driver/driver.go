@@ -28,7 +28,8 @@ type Host interface {
 
 	// Define makes the machine with its disks, powered off. An equal machine
 	// that exists is success; an unequal one with the same ID is fault.Exists
-	// and stays as it was.
+	// and stays as it was. A template it names that is not there is fault.NotFound,
+	// one of other hardware fault.Invalid, a stale one fault.Unsupported.
 	Define(ctx context.Context, def Definition) error
 
 	// Start powers the machine on. One that runs is success, and is not started
@@ -77,6 +78,17 @@ type Definition struct {
 	Screen    estate.Screen
 	Disks     []Disk // in boot order
 	NICs      []NIC
+
+	// Template names the template from which the machine goes on when it is first
+	// started: with its memory, what was attached to it, and private disks that begin
+	// with what the template's held, but without network cards until Join. Later starts
+	// boot from its own disks, as does one after Import, Revert or Resize. For hosts that declare estate.CanInstant.
+	Template string `json:",omitempty"`
+
+	// Sealed has it write to its private disks, and to nothing else, with a key of
+	// its own that is in the memory of its process and of ours and nowhere else. No
+	// File of it may be written to. For hosts that declare estate.CanEncryptDisk; see Sealer.
+	Sealed bool `json:",omitempty"`
 }
 
 // Disk is a disk to attach. It has at most one of Base and File; with neither

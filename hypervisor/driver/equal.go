@@ -10,7 +10,7 @@ import (
 // Equal reports whether two definitions make equal machines.
 func (d Definition) Equal(o Definition) bool {
 	return d.ID == o.ID && d.Name == o.Name && d.GuestType == o.GuestType && d.CPUs == o.CPUs && d.Memory == o.Memory &&
-		cmp.Or(d.Firmware, estate.BIOS) == cmp.Or(o.Firmware, estate.BIOS) && d.Screen == o.Screen &&
+		cmp.Or(d.Firmware, estate.BIOS) == cmp.Or(o.Firmware, estate.BIOS) && d.Screen == o.Screen && d.Template == o.Template && d.Sealed == o.Sealed &&
 		slices.EqualFunc(d.Disks, o.Disks, Disk.Equal) && slices.Equal(d.NICs, o.NICs)
 }
 

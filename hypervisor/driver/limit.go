@@ -9,18 +9,21 @@ import (
 
 // abilities says which capability declares which interface.
 var abilities = map[estate.Capability]reflect.Type{
-	estate.CanDisplay:  reflect.TypeFor[Displayer](),
-	estate.CanHotplug:  reflect.TypeFor[Hotplugger](),
-	estate.CanGuest:    reflect.TypeFor[Guest](),
-	estate.CanTransfer: reflect.TypeFor[Transferer](),
-	estate.CanMoveLive: reflect.TypeFor[Mover](),
-	estate.CanSnapshot: reflect.TypeFor[Snapshotter](),
-	estate.CanSave:     reflect.TypeFor[Saver](),
-	estate.CanResize:   reflect.TypeFor[Resizer](),
-	estate.CanMeasure:  reflect.TypeFor[Meter](),
-	estate.CanConsole:  reflect.TypeFor[Consoler](),
-	estate.CanWatch:    reflect.TypeFor[Watcher](),
-	estate.CanSurvey:   reflect.TypeFor[Surveyor](),
+	estate.CanDisplay:     reflect.TypeFor[Displayer](),
+	estate.CanHotplug:     reflect.TypeFor[Hotplugger](),
+	estate.CanGuest:       reflect.TypeFor[Guest](),
+	estate.CanTransfer:    reflect.TypeFor[Transferer](),
+	estate.CanMoveLive:    reflect.TypeFor[Mover](),
+	estate.CanSnapshot:    reflect.TypeFor[Snapshotter](),
+	estate.CanSave:        reflect.TypeFor[Saver](),
+	estate.CanResize:      reflect.TypeFor[Resizer](),
+	estate.CanMeasure:     reflect.TypeFor[Meter](),
+	estate.CanConsole:     reflect.TypeFor[Consoler](),
+	estate.CanWatch:       reflect.TypeFor[Watcher](),
+	estate.CanSurvey:      reflect.TypeFor[Surveyor](),
+	estate.CanInstant:     reflect.TypeFor[Cloner](),
+	estate.CanPause:       reflect.TypeFor[Pauser](),
+	estate.CanEncryptDisk: reflect.TypeFor[Sealer](),
 }
 
 // Abilities returns the capabilities that come with an interface, sorted.

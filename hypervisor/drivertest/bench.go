@@ -55,9 +55,14 @@ type Bench struct {
 	// Reopen returns the host as a new process would find it.
 	Reopen func() (driver.Host, error)
 
+	// NIC returns a network card that the host can join, of no other machine.
+	NIC func() (driver.NIC, error)
+
 	// Other is a second host, to and from which running machines move. It can
-	// open Base too, and is empty.
-	Other driver.Host
+	// open Base too, and is empty. Where hosts are dear, Second opens it for the
+	// promises that need it, which come last on a shared host.
+	Other  driver.Host
+	Second func() driver.Host
 
 	// Stranger puts a machine on the host that is not ours, by the vendor's own
 	// means, and returns its ID. Each call makes another one.

@@ -50,7 +50,10 @@ func RunOS[T Test[T]](t T, open func(T) Bench) {
 
 func shared[T Test[T]](t T, open func(T) Bench, ps []promise) {
 	r, b := newRecorder(t), open(t)
-	for _, p := range askingFirst(ps) {
+	for _, p := range inOrder(ps) {
+		if p.needs == estate.CanMoveLive && b.Other == nil && b.Second != nil {
+			b.Other = b.Second()
+		}
 		t.Run(p.name, func(sub T) {
 			if !p.asks {
 				if err := b.clean(sub.Context()); err != nil {
@@ -71,7 +74,7 @@ func Check(ctx context.Context, b Bench, told func(Result)) (Report, error) {
 		return Report{}, err
 	}
 	report := b.report(d)
-	for _, p := range askingFirst(promises()) {
+	for _, p := range inOrder(promises()) {
 		r := Result{Promise: p.name, Needs: p.needs, Verdict: Broken}
 		if err := b.clean(ctx); !p.asks && err != nil {
 			r.Reason = err.Error()
@@ -84,9 +87,18 @@ func Check(ctx context.Context, b Bench, told func(Result)) (Report, error) {
 	return report, b.clean(ctx)
 }
 
-func askingFirst(ps []promise) []promise {
-	rank := map[bool]int{true: 0, false: 1}
-	slices.SortStableFunc(ps, func(a, b promise) int { return cmp.Compare(rank[a.asks], rank[b.asks]) })
+// inOrder puts those first that only ask, and those last that take two hosts.
+func inOrder(ps []promise) []promise {
+	rank := func(p promise) int {
+		switch {
+		case p.needs == estate.CanMoveLive:
+			return 2
+		case p.asks:
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(ps, func(a, b promise) int { return cmp.Compare(rank(a), rank(b)) })
 	return ps
 }
 
@@ -105,7 +117,7 @@ type promise struct {
 
 // promises returns all promises.
 func promises() []promise {
-	return slices.Concat(verbs, displays, consoles, hotplugs, guests, transfers, snapshots, saves, resizes, meters, moves, watches, surveys)
+	return slices.Concat(verbs, displays, consoles, hotplugs, guests, transfers, snapshots, saves, resizes, meters, moves, watches, surveys, freezes, clones, joins, pauses, seals)
 }
 
 // skip is why it cannot be seen whether a promise is kept.
@@ -172,6 +184,11 @@ func (b Bench) clean(ctx context.Context) error {
 			if h != nil {
 				errs = append(errs, h.Delete(ctx, id))
 			}
+		}
+	}
+	if c, ok := driver.As[driver.Cloner](b.Host); ok {
+		for _, name := range []string{"a", "b", "c"} {
+			errs = append(errs, c.DropTemplate(ctx, name))
 		}
 	}
 	if err := errors.Join(append(errs, b.holds(ctx)())...); err != nil {

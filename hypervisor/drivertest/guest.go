@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -81,9 +82,10 @@ func runReturnsTheOutput(ctx context.Context, b Bench) error {
 }
 
 func runPassesTheInput(ctx context.Context, b Bench) error {
-	out, err := b.run(ctx, driver.Command{Args: []string{"cat"}, Stdin: []byte("a secret")})
-	if err == nil && string(out.Stdout) != "a secret" {
-		err = fmt.Errorf("Run = %+v, want the input", out)
+	input := bytes.Repeat([]byte("a secret\n"), 2000) // more than a serial line holds
+	out, err := b.run(ctx, driver.Command{Args: []string{"cat"}, Stdin: input})
+	if err == nil && !bytes.Equal(out.Stdout, input) {
+		err = fmt.Errorf("Run returned %d bytes with exit %d, want the input of %d", len(out.Stdout), out.Exit, len(input))
 	}
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -21,6 +23,7 @@ var hotplugs = []promise{
 	{name: "AttachUnknownIsNotFound", asks: true, needs: estate.CanHotplug, keeps: attachUnknownIsNotFound},
 	{name: "AttachBeyondTheSlotsIsNoCapacity", needs: estate.CanHotplug, keeps: attachFullIsNoCapacity},
 	{name: "AttachedGoesWithThePower", needs: estate.CanHotplug, keeps: attachedGoesWithThePower},
+	{name: "AttachedIsReadByTheGuest", os: true, needs: estate.CanHotplug, with: []estate.Capability{estate.CanGuest}, keeps: attachedIsRead},
 	{name: "DetachTakesOut", os: true, needs: estate.CanHotplug, keeps: detachTakesOut},
 	{name: "DetachLeavesTheOthers", os: true, needs: estate.CanHotplug, keeps: detachLeavesTheOthers},
 	{name: "DetachAbsentIsSuccess", asks: true, needs: estate.CanHotplug, keeps: detachAbsentIsSuccess},
@@ -133,6 +136,32 @@ func attachFullIsNoCapacity(ctx context.Context, b Bench) error {
 func attachedGoesWithThePower(ctx context.Context, b Bench) error {
 	return steps(b.define(ctx, first), b.start(ctx, first), b.attach(ctx, "one"), b.stop(ctx, first, 0),
 		b.attached(ctx), b.start(ctx, first), b.attached(ctx))
+}
+
+// seen is a script that tells of each disk in the guest whether it is only read,
+// and how many of its first 16 bytes are as those of a disk to attach.
+const seen = `for d in /sys/block/*; do echo $(cat $d/ro) $(head -c 16 /dev/${d##*/} | tr -dc x | wc -c); done 2>/dev/null`
+
+// attachedIsRead asks the guest, since the host may take for attached what the
+// guest never saw.
+func attachedIsRead(ctx context.Context, b Bench) error {
+	g, err := ability[driver.Guest](b)
+	if err != nil {
+		return err
+	}
+	return steps(b.define(ctx, first), b.start(ctx, first), b.booted(ctx, first), b.attach(ctx, "one"), func() error {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(b.Boot + time.Second); ; <-tick.C {
+			out, err := g.Run(ctx, first, driver.Command{Args: []string{"/bin/sh", "-c", seen}})
+			if err != nil || slices.Contains(strings.Split(string(out.Stdout), "\n"), "1 16") {
+				return err
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("the guest does not see it as a disk that is only read: %+v", out)
+			}
+		}
+	})
 }
 
 func detachTakesOut(ctx context.Context, b Bench) error {

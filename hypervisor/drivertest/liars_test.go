@@ -36,9 +36,11 @@ type liar struct {
 
 	snapshots func([]string) []string
 	measure   func(driver.Usage) driver.Usage
+	templates func([]driver.Template) []driver.Template
 	console   func(io.ReadWriteCloser) io.ReadWriteCloser
 	deaf      func(estate.MachineID) bool // changes it does not tell of
 	survey    func([]estate.Found) []estate.Found
+	key       func(driver.Key) driver.Key
 
 	// around does each method named in it otherwise: it is given what the good
 	// host would do.
@@ -52,7 +54,7 @@ type lie = func(l *liar, b *Bench)
 // enough. The liar is given complete; what is not replaced is good.
 func lies() map[string]lie {
 	all := map[string]lie{}
-	for _, some := range []map[string]lie{verbLies, displayLies, hotplugLies, guestLies, transferLies, snapshotLies, stateLies, moveLies, watchLies, surveyLies} {
+	for _, some := range []map[string]lie{verbLies, displayLies, hotplugLies, guestLies, transferLies, snapshotLies, stateLies, moveLies, watchLies, surveyLies, cloneLies, pauseLies, sealLies} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -105,6 +107,7 @@ func bench(t *testing.T) (Bench, *fakehost.Host) {
 	return Bench{
 		Host: h, Base: driver.Content{Path: path, Format: estate.Raw, Size: 512}, Raw: raw, Dir: dir, OS: true,
 		Says: fakehost.Greeting, Other: fakehost.New(opt), Stranger: h.Strangers(dir), Blind: h.Blind,
+		NIC:    func() (driver.NIC, error) { return driver.NIC{MAC: "02:00:00:00:00:01", Name: "lan"}, nil },
 		Reopen: func() (driver.Host, error) { return h, nil },
 	}, h
 }

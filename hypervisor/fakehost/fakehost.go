@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -46,14 +47,15 @@ type Host struct {
 
 	at string // its address on the site
 
-	mu       sync.Mutex
-	machines map[estate.MachineID]*machine
-	shelf    map[estate.MachineID]*machine
-	awaited  map[estate.MachineID]driver.Definition // machines that may arrive
-	others   map[estate.MachineID]*other
-	blind    map[estate.MachineID]bool
-	watchers map[*watcher]struct{}
-	ran      []Ran
+	mu        sync.Mutex
+	machines  map[estate.MachineID]*machine
+	shelf     map[estate.MachineID]*machine
+	templates map[string]*template
+	awaited   map[estate.MachineID]driver.Definition // machines that may arrive
+	others    map[estate.MachineID]*other
+	blind     map[estate.MachineID]bool
+	watchers  map[*watcher]struct{}
+	ran       []Ran
 }
 
 // Ran is a command that reached a guest.
@@ -68,7 +70,13 @@ type machine struct {
 	content   map[string]content // by the name of the disk
 	snapshots []snapshot
 	boot      string        // names the guest's boot, as Linux does in boot_id; empty when off
+	up        time.Time     // from when on its agent answers
+	since     time.Time     // when it was powered on or went on
+	worked    time.Duration // what it had run before that, since the power-on
+	joined    bool          // its network cards are plugged in
+	from      *template     // where it goes on when it is first started; nil after that
 	saved     string        // the boot whose memory was saved
+	key       string        // the name of what it is sealed with
 	adopted   *other        // what it was before it was ours
 	off       chan struct{} // closed at power-off; nil when off
 }
@@ -87,6 +95,9 @@ var (
 	_ driver.Consoler    = (*Host)(nil)
 	_ driver.Watcher     = (*Host)(nil)
 	_ driver.Surveyor    = (*Host)(nil)
+	_ driver.Cloner      = (*Host)(nil)
+	_ driver.Pauser      = (*Host)(nil)
+	_ driver.Sealer      = (*Host)(nil)
 )
 
 // New returns an empty host.
@@ -98,13 +109,14 @@ func New(opt Options) *Host {
 		opt.Site = new(Site)
 	}
 	h := &Host{
-		opt:      opt,
-		machines: map[estate.MachineID]*machine{},
-		shelf:    map[estate.MachineID]*machine{},
-		awaited:  map[estate.MachineID]driver.Definition{},
-		others:   map[estate.MachineID]*other{},
-		blind:    map[estate.MachineID]bool{},
-		watchers: map[*watcher]struct{}{},
+		opt:       opt,
+		machines:  map[estate.MachineID]*machine{},
+		shelf:     map[estate.MachineID]*machine{},
+		templates: map[string]*template{},
+		awaited:   map[estate.MachineID]driver.Definition{},
+		others:    map[estate.MachineID]*other{},
+		blind:     map[estate.MachineID]bool{},
+		watchers:  map[*watcher]struct{}{},
 	}
 	h.at = opt.Site.join(h)
 	return h
@@ -190,6 +202,12 @@ func (h *Host) Define(ctx context.Context, def driver.Definition) error {
 		return nil
 	case m == nil:
 		m = newMachine(def)
+		m.seal()
+		if def.Template != "" {
+			if err := h.clone(m); err != nil {
+				return err
+			}
+		}
 	}
 	delete(h.shelf, def.ID)
 	h.machines[def.ID] = m
@@ -218,8 +236,22 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	if err != nil || m.Power == estate.On {
 		return err
 	}
+	if m.Power == estate.Paused {
+		m.Power, m.since = estate.On, time.Now()
+		h.tell(id)
+		return nil
+	}
+	if err := m.spent(); err != nil {
+		return err
+	}
 	m.Starts++
-	m.powerOn(cmp.Or(m.saved, rand.Text()))
+	if t := m.from; t != nil {
+		m.powerOn(t.boot)
+		m.attached, m.up, m.joined, m.from = maps.Clone(t.attached), m.Started, false, nil
+	} else {
+		m.powerOn(cmp.Or(m.saved, rand.Text()))
+		m.up = m.Started.Add(h.opt.Boot)
+	}
 	h.tell(id)
 	return nil
 }
@@ -228,6 +260,7 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 func (m *machine) powerOn(boot string) {
 	m.Power, m.Started, m.off = estate.On, time.Now(), make(chan struct{})
 	m.attached, m.boot, m.saved = map[string]driver.Disk{}, boot, ""
+	m.since, m.worked, m.joined = m.Started, 0, true
 }
 
 // Stop implements driver.Host.
@@ -322,7 +355,7 @@ func (h *Host) machine(id estate.MachineID) (*machine, error) {
 // fault.Conflict. Callers hold mu.
 func (h *Host) running(id estate.MachineID) (*machine, error) {
 	m, err := h.machine(id)
-	if err == nil && m.Power != estate.On {
+	if err == nil && m.Power == estate.Off {
 		err = fault.Conflict.Errorf("machine %s is off; start it first", id)
 	}
 	return m, err

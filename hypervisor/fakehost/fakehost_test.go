@@ -23,6 +23,7 @@ func bench(t *testing.T, opt fakehost.Options) drivertest.Bench {
 	return drivertest.Bench{
 		Host: h, Base: driver.Content{Path: path, Format: estate.Raw, Size: 512}, Raw: raw, Dir: dir, OS: true, Simulated: true,
 		Says: fakehost.Greeting, Other: fakehost.New(opt), Stranger: h.Strangers(dir), Blind: h.Blind,
+		NIC:    func() (driver.NIC, error) { return driver.NIC{MAC: "02:00:00:00:00:01", Name: "lan"}, nil },
 		Reopen: func() (driver.Host, error) { return h, nil },
 	}
 }

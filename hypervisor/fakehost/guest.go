@@ -13,15 +13,15 @@ import (
 	"consort.dev/consort/hypervisor/driver"
 )
 
-// Run implements driver.Guest. Every guest tells its boot_id, as Linux does; the
-// rest is up to Options.
+// Run implements driver.Guest. Every guest tells its boot_id and the addresses
+// of its network cards, as Linux does; the rest is up to Options.
 func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command) (driver.Output, error) {
 	if err := ctx.Err(); err != nil {
 		return driver.Output{}, err
 	}
 	h.mu.Lock()
 	m, err := h.machine(id)
-	if err == nil && (m.Power != estate.On || time.Since(m.Started) < h.opt.Boot) {
+	if err == nil && (m.Power != estate.On || time.Now().Before(m.up)) {
 		err = fault.Unavailable.Errorf("the guest agent of machine %s does not answer", id)
 	}
 	if err != nil {
@@ -29,10 +29,16 @@ func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command)
 		return driver.Output{}, err
 	}
 	h.ran = append(h.ran, Ran{id, cmd})
-	seen, boot, run := m.copy(), m.boot, h.opt.Run
+	seen, boot, cards, disks, run := m.copy(), m.boot, m.cards(), m.disks(), h.opt.Run
 	h.mu.Unlock()
 	if slices.Equal(cmd.Args, []string{"cat", "/proc/sys/kernel/random/boot_id"}) {
 		return driver.Output{Stdout: []byte(boot + "\n")}, nil
+	}
+	if slices.Equal(cmd.Args, []string{"/bin/sh", "-c", "cat /sys/class/net/*/address"}) {
+		return driver.Output{Stdout: []byte(cards)}, nil
+	}
+	if len(cmd.Args) == 3 && strings.Contains(cmd.Args[2], "/sys/block/*") {
+		return driver.Output{Stdout: []byte(disks)}, nil
 	}
 	if run == nil {
 		run = Shell
@@ -52,12 +58,16 @@ func (h *Host) Ran() []Ran {
 }
 
 // Shell is the shell that guests have when Options say nothing else. It knows
-// true, false, nproc, echo, cat, head -c N /dev/zero and test -e of the file that
+// true, false, nproc, echo, the last echo of a script that /bin/sh is given, cat, head -c N /dev/zero and test -e of the file that
 // tells that a desktop is drawn; anything else exits with 127.
 func Shell(_ context.Context, m driver.Machine, cmd driver.Command) (driver.Output, error) {
 	switch line := strings.Join(cmd.Args, " "); {
 	case line == "true", line == "test -e /run/consort/desktop":
 		return driver.Output{}, nil
+	case line == "/bin/sh":
+		lines := strings.Split(strings.TrimSpace(string(cmd.Stdin)), "\n")
+		said, _ := strings.CutPrefix(lines[len(lines)-1], "echo ")
+		return driver.Output{Stdout: []byte(said + "\n")}, nil
 	case line == "nproc":
 		return driver.Output{Stdout: fmt.Appendln(nil, m.Def.CPUs)}, nil
 	case line == "false":

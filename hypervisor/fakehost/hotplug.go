@@ -1,9 +1,14 @@
 package fakehost
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -60,4 +65,20 @@ func (h *Host) Attached(ctx context.Context, id estate.MachineID) ([]string, err
 		return nil, err
 	}
 	return slices.Sorted(maps.Keys(m.attached)), ctx.Err()
+}
+
+// disks is what a guest tells of those attached: whether each is only read, and
+// how many x are among its first 16 bytes.
+func (m *machine) disks() string {
+	var all strings.Builder
+	for _, d := range m.attached {
+		head := make([]byte, 16)
+		if f, err := os.Open(d.File.Path); err == nil {
+			_, _ = io.ReadFull(f, head)
+			f.Close()
+		}
+		only := map[bool]int{true: 1}[d.ReadOnly]
+		fmt.Fprintln(&all, only, bytes.Count(head, []byte("x")))
+	}
+	return all.String()
 }

@@ -42,7 +42,7 @@ func (h *Host) Revert(ctx context.Context, id estate.MachineID, name string) err
 			return fault.NotFound.Errorf("machine %s has no snapshot %s", id, name)
 		}
 		maps.Copy(m.content, m.snapshots[i].disks)
-		m.saved = ""
+		m.forget()
 		return nil
 	})
 }
@@ -98,7 +98,7 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m, err := h.machine(id)
-	if err != nil || m.Power != estate.On {
+	if err != nil || m.Power == estate.Off {
 		return err
 	}
 	boot := m.boot
@@ -111,13 +111,15 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 // Resize implements driver.Resizer.
 func (h *Host) Resize(ctx context.Context, id estate.MachineID, cpus int, memory estate.Bytes) error {
 	return h.rest(ctx, id, func(m *machine) error {
-		m.Def.CPUs, m.Def.Memory, m.saved = cpus, memory, ""
+		m.Def.CPUs, m.Def.Memory = cpus, memory
+		m.forget()
 		h.tell(id)
 		return nil
 	})
 }
 
-// Measure implements driver.Meter. A guest keeps one CPU busy and all its memory.
+// Measure implements driver.Meter. A guest keeps a tenth of a CPU busy and all
+// its memory.
 func (h *Host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,6 +127,10 @@ func (h *Host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, 
 	if err != nil {
 		return driver.Usage{}, err
 	}
-	return driver.Usage{CPU: time.Since(m.Started), Memory: m.Def.Memory,
+	worked := m.worked
+	if m.Power == estate.On {
+		worked += time.Since(m.since)
+	}
+	return driver.Usage{CPU: worked / 10, Memory: m.Def.Memory,
 		DiskRead: -1, DiskWritten: -1, Received: -1, Sent: -1}, ctx.Err()
 }

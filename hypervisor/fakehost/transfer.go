@@ -81,7 +81,7 @@ func (h *Host) Import(ctx context.Context, id estate.MachineID, name string, r i
 		return err
 	}
 	m := h.machines[id]
-	m.saved = ""
+	m.forget()
 	if d.File != nil && d.File.Format == estate.Raw {
 		if _, err := os.Stat(d.File.Path); err == nil {
 			return os.WriteFile(d.File.Path, data, 0o600)

@@ -31,6 +31,7 @@ func bench(t *testing.T, opt flaky.Options, lacks ...estate.Capability) driverte
 	return drivertest.Bench{
 		Host: h, Base: driver.Content{Path: path, Format: estate.Raw, Size: 512}, Raw: []byte("a base"), Dir: dir,
 		OS: true, Simulated: true, Says: fakehost.Greeting, Blind: inner.Blind, Stranger: inner.Strangers(dir),
+		NIC:    func() (driver.NIC, error) { return driver.NIC{MAC: "02:00:00:00:00:01", Name: "lan"}, nil },
 		Other:  flaky.New(fakehost.New(fakehost.Options{Site: site}), opt),
 		Reopen: func() (driver.Host, error) { return h, nil },
 	}

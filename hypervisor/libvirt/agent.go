@@ -60,26 +60,42 @@ func (h *Host) listens(ctx context.Context, id estate.MachineID) error {
 func (h *Host) agent(id estate.MachineID) *qga.Client {
 	return qga.New(func(context.Context) (net.Conn, error) {
 		near, far := net.Pipe()
+		l := &agentLine{Conn: near}
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() {
 			defer cancel()
 			defer far.Close()
-			carry(ctx, far, func(ctx context.Context, command string) (string, error) {
+			l.why = carry(ctx, far, func(ctx context.Context, command string) (string, error) {
 				return h.conn.Agent(ctx, string(id), command, int(agentLimit/time.Second))
 			})
 		}()
-		return near, nil
+		return l, nil
 	})
+}
+
+// agentLine is our end of the line to an agent. It ends with what the daemon said of it.
+type agentLine struct {
+	net.Conn
+	why error // written before the other end is closed, read after
+}
+
+func (l *agentLine) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err == io.EOF && l.why != nil {
+		err = l.why
+	}
+	return n, err
 }
 
 // carry answers what is said on the line to an agent through ask, which has one
 // command answered. The daemon keeps in step with the agent by itself, so the
-// words by which a client gets into step are answered here.
-func carry(ctx context.Context, line io.ReadWriter, ask func(context.Context, string) (string, error)) {
+// words by which a client gets into step are answered here. It returns why no
+// more is answered.
+func carry(ctx context.Context, line io.ReadWriter, ask func(context.Context, string) (string, error)) error {
 	for in := bufio.NewReader(line); ; {
 		text, err := in.ReadBytes('\n')
 		if err != nil {
-			return
+			return err
 		}
 		for len(text) > 0 && text[0] == 0xff {
 			text = text[1:]
@@ -90,18 +106,18 @@ func carry(ctx context.Context, line io.ReadWriter, ask func(context.Context, st
 				ID int64 `json:"id"`
 			} `json:"arguments"`
 		}
-		if json.Unmarshal(text, &command) != nil {
-			return
+		if err := json.Unmarshal(text, &command); err != nil {
+			return err
 		}
 		var answer []byte
 		if command.Execute == "guest-sync-delimited" {
 			b, _ := json.Marshal(map[string]any{"return": command.Arguments.ID}) // a number marshals
 			answer = append([]byte{0xff}, b...)
 		} else if answer, err = reply(ask(ctx, string(text))); err != nil {
-			return
+			return err
 		}
 		if _, err := line.Write(append(answer, '\n')); err != nil {
-			return
+			return err
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"libvirt.org/go/libvirtxml"
 
@@ -171,20 +170,3 @@ func parse(text string) (libvirtxml.Domain, error) {
 	}
 	return x, nil
 }
-
-// plugged returns the disks that Attach added to a running domain, by name.
-func plugged(x libvirtxml.Domain) map[string]libvirtxml.DomainDisk {
-	all := map[string]libvirtxml.DomainDisk{}
-	for _, d := range x.Devices.Disks {
-		if d.Alias == nil {
-			continue
-		}
-		if name, is := strings.CutPrefix(d.Alias.Name, plugAlias); is {
-			all[name] = d
-		}
-	}
-	return all
-}
-
-// plugAlias begins the aliases of disks that are attached.
-const plugAlias = "ua-plug-"

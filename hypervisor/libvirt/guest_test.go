@@ -17,16 +17,16 @@ import (
 const guestBoot = 8 * time.Minute
 
 func TestConformanceWithAGuest(t *testing.T) {
-	small := guest.Small(t)
+	tiny := guest.Tiny(t)
 	here, there := virtrpctest.Start(t), virtrpctest.Start(t)
 	// The machines' user may not search the folders above the image's.
-	image := driver.Content{Path: filepath.Join(here.Dir, "small"), Format: small.Format, Size: small.Size}
-	if err := diskfile.Copy(t.Context(), image.Path, small.Path); err != nil {
+	image := driver.Content{Path: filepath.Join(here.Dir, "tiny"), Format: tiny.Format, Size: tiny.Size}
+	if err := diskfile.Copy(t.Context(), image.Path, tiny.Path); err != nil {
 		t.Fatal(err)
 	}
 	drivertest.RunOS(t, func(t *testing.T) drivertest.Bench {
 		b := bench(t, here, there)
-		b.Base, b.Raw, b.OS, b.Boot, b.Memory, b.Says = image, nil, true, guestBoot, 384*estate.MiB, ""
+		b.Base, b.Raw, b.OS, b.Boot, b.Memory, b.Says = image, nil, true, guestBoot, 192*estate.MiB, ""
 		return b
 	})
 }

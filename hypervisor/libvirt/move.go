@@ -123,11 +123,11 @@ func (h movable) mayDepart(ctx context.Context, r record) error {
 	case len(r.Snapshots) > 0:
 		return fault.Conflict.Errorf("machine %s has snapshots, which do not go along; drop them first", r.Def.ID)
 	}
-	x, err := h.live(ctx, r.Def.ID)
+	plugs, err := h.conn.Plugged(ctx, string(r.Def.ID))
 	if err != nil {
 		return err
 	}
-	if plugs := plugged(x); len(plugs) > 0 {
+	if len(plugs) > 0 {
 		return fault.Conflict.Errorf("machine %s has %d disks attached, which do not go along; detach them first", r.Def.ID, len(plugs))
 	}
 	return nil

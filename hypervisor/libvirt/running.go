@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,8 +83,7 @@ func (h *Host) Measure(ctx context.Context, id estate.MachineID) (driver.Usage, 
 	return u, nil
 }
 
-// Attach implements driver.Hotplugger. Whether a disk is attached is read from
-// the running domain, which has it or not.
+// Attach implements driver.Hotplugger.
 func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk) error {
 	r, give, err := h.running(ctx, id)
 	if err != nil {
@@ -93,57 +93,12 @@ func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk
 	if slices.ContainsFunc(r.Def.Disks, func(d driver.Disk) bool { return d.Name == disk.Name }) {
 		return fault.Exists.Errorf("machine %s is defined with another disk %s", id, disk.Name)
 	}
-	x, err := h.live(ctx, id)
-	if err != nil {
-		return err
-	}
-	plugs := plugged(x)
-	if p, is := plugs[disk.Name]; is {
-		if !samePlug(p, disk) {
-			return fault.Exists.Errorf("machine %s has another disk %s attached", id, disk.Name)
-		}
-		return nil
-	}
-	if len(plugs) >= slots {
-		return fault.NoCapacity.Errorf("machine %s has no free slot for disk %s: all %d are taken", id, disk.Name, slots)
-	}
 	d := h.disk(r, disk)
-	d.Alias.Name = plugAlias + disk.Name
-	d.Target = &libvirtxml.DomainDiskTarget{Dev: freeTarget(x), Bus: "virtio"}
-	text, err := d.Marshal()
-	if err != nil {
-		return err
-	}
-	err = h.conn.Attach(ctx, string(id), text, virtrpc.Live)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	if x, again := h.live(ctx, id); again == nil {
-		if _, is := plugged(x)[disk.Name]; is {
-			return nil
-		}
-	}
-	return err
+	d.Target = &libvirtxml.DomainDiskTarget{Bus: "virtio"}
+	return h.conn.Plug(ctx, string(id), disk.Name, d, virtrpc.Socket{Slots: slots, Place: target})
 }
 
-// samePlug reports whether an attached disk is the one that is wanted. Its size
-// is that of its file.
-func samePlug(p libvirtxml.DomainDisk, d driver.Disk) bool {
-	return p.Source != nil && p.Source.File != nil && p.Source.File.File == d.File.Path &&
-		p.Driver != nil && p.Driver.Type == string(d.File.Format) && (p.ReadOnly != nil) == d.ReadOnly
-}
-
-// freeTarget returns a place that no disk has.
-func freeTarget(x libvirtxml.Domain) string {
-	for i := 0; ; i++ {
-		name := target(i)
-		if !slices.ContainsFunc(x.Devices.Disks, func(d libvirtxml.DomainDisk) bool { return d.Target != nil && d.Target.Dev == name }) {
-			return name
-		}
-	}
-}
-
-// Detach implements driver.Hotplugger. A guest that did not hear is asked again.
+// Detach implements driver.Hotplugger.
 func (h *Host) Detach(ctx context.Context, id estate.MachineID, name string) error {
 	_, give, err := h.running(ctx, id)
 	if errors.Is(err, fault.Conflict) {
@@ -153,28 +108,7 @@ func (h *Host) Detach(ctx context.Context, id estate.MachineID, name string) err
 		return err
 	}
 	defer give()
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		x, err := h.live(ctx, id)
-		if err != nil {
-			return err
-		}
-		d, is := plugged(x)[name]
-		if !is {
-			return nil
-		}
-		text, err := d.Marshal()
-		if err != nil {
-			return err
-		}
-		// Asked again while it is under way, the daemon refuses; that is no news.
-		var refused *virtrpc.Error
-		if err := h.conn.Detach(ctx, string(id), text, virtrpc.Live); err != nil && !errors.As(err, &refused) {
-			return err
-		}
-		if err := wait(ctx, pause); err != nil {
-			return err
-		}
-	}
+	return h.conn.Unplug(ctx, string(id), name)
 }
 
 // Attached implements driver.Hotplugger.
@@ -187,14 +121,6 @@ func (h *Host) Attached(ctx context.Context, id estate.MachineID) ([]string, err
 		return nil, err
 	}
 	defer give()
-	x, err := h.live(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for name := range plugged(x) {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names, nil
+	plugs, err := h.conn.Plugged(ctx, string(id))
+	return slices.Sorted(maps.Keys(plugs)), err
 }

@@ -39,16 +39,23 @@ type launch struct {
 	nics   []int
 	code   int // firmware code and variables under UEFI
 	vars   int
-	serial int // where the console is logged
+	serial int // where the console is logged, if it is
+	key    int // of a sealed machine
 
 	memory  int // what the machine is to go on with, and the disks it had attached
 	plugged []plug
+
+	ram    int   // file that holds its memory, read by mapping it; the rest of its state comes later
+	shared bool  // what the machine writes to its memory goes there too
+	apart  bool  // it has no network cards but those joined
+	joined []int // the slots of these
 }
 
 // diskFile is the descriptor of one file of a disk.
 type diskFile struct {
 	fd     int
 	format estate.DiskFormat
+	sealed bool
 }
 
 // plug is a disk that was attached when the memory was saved.
@@ -63,6 +70,9 @@ func (l launch) argv() []string {
 	machine := machineType + ",vmport=off,hpet=off,dump-guest-core=off"
 	if d.Firmware == estate.UEFI {
 		machine += ",pflash0=code,pflash1=vars"
+	}
+	if l.ram != 0 {
+		machine += ",memory-backend=" + ramName
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config",
@@ -80,28 +90,44 @@ func (l launch) argv() []string {
 		"-action", "reboot=reset,shutdown=poweroff",
 		"-pidfile", l.path(pidFile),
 		"-chardev", socket("control", l.path(qmpSocket)), "-mon", "chardev=control,mode=control",
-		"-add-fd", fmt.Sprintf("fd=%d,set=%d", l.serial, l.serial),
-		"-chardev", socket("console", l.path(serialSocket)) + fmt.Sprintf(",logfile=/dev/fdset/%d,logappend=on", l.serial),
+	}
+	console := socket("console", l.path(serialSocket))
+	if l.serial != 0 {
+		args = append(args, fdset(l.serial)...)
+		console += fmt.Sprintf(",logfile=/dev/fdset/%d,logappend=on", l.serial)
+	}
+	args = append(args,
+		"-chardev", console,
 		"-serial", "chardev:console",
 		"-display", "none",
 		// One viewer never throws out another: who may look is decided above us.
-		"-vnc", "unix:" + l.path(displaySocket) + ",share=force-shared",
+		"-vnc", "unix:"+l.path(displaySocket)+",share=force-shared",
 		"-device", screen(d.Screen),
 		"-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci",
 		"-device", "virtio-serial-pci",
 		"-chardev", socket("agent", l.path(agentSocket)),
 		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+		// A guest that goes on from memory learns that others may have, too.
+		"-device", "vmgenid,guid=auto",
 		"-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy",
-	}
+	)
 	if d.Firmware == estate.UEFI {
 		args = slices.Concat(args, fdset(l.code), blockdev(fileNode("code", l.code, true)),
 			fdset(l.vars), blockdev(fileNode("vars", l.vars, false)))
 	}
+	if l.key != 0 {
+		args = append(args, "-object", fmt.Sprintf("secret,id=%s,file=/proc/self/fd/%d", secretName, l.key))
+	}
 	for i, disk := range d.Disks {
 		args = append(args, l.disk(i, disk)...)
 	}
+	if l.ram != 0 {
+		args = append(args, "-object", l.backend())
+	}
 	for i, nic := range d.NICs {
-		args = append(args, l.nic(i, nic)...)
+		if !l.apart {
+			args = append(args, l.nic(i, nic, "")...)
+		}
 	}
 	for i := range slots {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
@@ -111,10 +137,31 @@ func (l launch) argv() []string {
 		args = slices.Concat(args, nodes(name, []diskFile{p.file}, p.Disk.ReadOnly), []string{"-device",
 			fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s,serial=%s,bus=slot%d", name, name, p.Disk.Name, p.Slot)})
 	}
-	if l.memory != 0 {
+	for i, slot := range l.joined {
+		args = append(args, l.nic(i, d.NICs[i], fmt.Sprintf(",id=%s,bus=%s", cardName(i), slotName(slot)))...)
+	}
+	switch {
+	case l.memory != 0:
 		args = append(args, "-incoming", fmt.Sprintf("fd:%d", l.memory), "-S")
+	case l.ram != 0:
+		args = append(args, "-incoming", "defer", "-S")
 	}
 	return args
+}
+
+// ramName is the name of a machine's memory in what is written of it, whether
+// it lies in a file or not.
+const ramName = "pc.ram"
+
+// backend is memory that lies in a file. QEMU opens it by name; this one leads
+// to the descriptor the process has.
+func (l launch) backend() string {
+	share := "off"
+	if l.shared {
+		share = "on"
+	}
+	return fmt.Sprintf("memory-backend-file,id=%s,x-use-canonical-path-for-ramblock-id=off,size=%dM,mem-path=/proc/self/fd/%d,share=%s",
+		ramName, l.def.Memory/estate.MiB, l.ram, share)
 }
 
 // disk returns the words for one disk: its files, its formats as recorded, and
@@ -138,19 +185,24 @@ func nodes(name string, files []diskFile, readOnly bool) (words []string) {
 		if under != "" {
 			n["backing"] = under
 		}
-		words = slices.Concat(words, fdset(f.fd), blockdev(fileNode(fileName(own), f.fd, fixed)), blockdev(n))
+		words = slices.Concat(words, fdset(f.fd), blockdev(fileNode(fileName(own), f.fd, fixed)))
+		if f.sealed {
+			n["file"] = envelopeName(own)
+			words = append(words, blockdev(envelope(own))...)
+		}
+		words = append(words, blockdev(n)...)
 		under = own
 	}
 	return words
 }
 
-func (l launch) nic(i int, n driver.NIC) []string {
+func (l launch) nic(i int, n driver.NIC, at string) []string {
 	netdev := fmt.Sprintf("tap,id=nic%d,fd=%d,vhost=off", i, l.nics[i])
 	if n.Socket != "" {
 		netdev = fmt.Sprintf("stream,id=nic%d,server=off,addr.type=fd,addr.str=%d", i, l.nics[i])
 	}
 	// Without a ROM: nothing boots from the network.
-	return []string{"-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=nic%d,mac=%s,romfile=", i, n.MAC)}
+	return []string{"-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=nic%d,mac=%s,romfile=", i, n.MAC) + at}
 }
 
 func (l launch) path(name string) string { return l.run + "/" + name }

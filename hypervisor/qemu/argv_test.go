@@ -24,16 +24,27 @@ func TestArgv(t *testing.T) {
 		Disks: []driver.Disk{{Name: "root", Base: &vmdk}, {Name: "home", File: &home}, {Name: "l-1", File: &home, ReadOnly: true}},
 		NICs: []driver.NIC{{MAC: "02:00:00:00:00:01", Netns: "/run/netns/a", Tap: "tap0"},
 			{MAC: "02:00:00:00:00:02", Socket: "/run/net"}}}
-	raw := func(fd int) []diskFile { return []diskFile{{fd, estate.Raw}} }
+	carded := small
+	carded.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01", Tap: "tap0"}, {MAC: "02:00:00:00:00:02", Tap: "tap1"}}
+	raw := func(fd int) []diskFile { return []diskFile{{fd: fd, format: estate.Raw}} }
 	for name, l := range map[string]launch{
+		"sealed": {def: small, run: "/run/m", accel: "tcg,thread=multi,tb-size=256", cpu: "max,-smap", key: 5,
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2, sealed: true}, {fd: 4, format: estate.QCOW2}}}},
 		"small": {def: small, run: "/run/m", accel: "tcg,thread=multi,tb-size=256", cpu: "max,-smap",
-			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.QCOW2}}}},
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}}}},
 		"large": {def: large, run: "/run/m", accel: "kvm", cpu: "host", code: 7, vars: 8, nics: []int{9, 10},
-			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.VMDK}}, raw(5), raw(6)}},
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.VMDK}}, raw(5), raw(6)}},
 		"imported": {def: small, run: "/run/m", accel: "kvm", cpu: "host", disks: [][]diskFile{raw(3)}},
 		"snapshots": {def: small, run: "/run/m", accel: "kvm", cpu: "host",
-			disks: [][]diskFile{{{3, estate.QCOW2}, {4, estate.QCOW2}, {5, estate.Raw}}}},
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}, {fd: 5, format: estate.Raw}}}},
+		"clone": {def: carded, run: "/run/m", accel: "kvm", cpu: "host", ram: 8, apart: true, joined: []int{2}, nics: []int{9},
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}, {fd: 5, format: estate.QCOW2}}}},
+		"template": {def: small, run: "/run/m", accel: "kvm", cpu: "host", memory: 7, ram: 8, shared: true,
+			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}}}},
 	} {
+		if l.key == 0 {
+			l.serial = 30
+		}
 		t.Run(name, func(t *testing.T) {
 			got := strings.ReplaceAll(strings.Join(l.argv(), "\n"), "\n-", "\n\n-") + "\n"
 			path := filepath.Join("testdata", name+".argv")

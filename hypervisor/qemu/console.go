@@ -31,6 +31,9 @@ func (h *Host) Console(ctx context.Context, id estate.MachineID) (io.ReadWriteCl
 		return nil, err
 	}
 	defer h.done(m)
+	if m.record().Def.Sealed {
+		return nil, fault.Unsupported.Errorf("machine %s is sealed: what it writes to its console is not kept, and cannot be shown", id)
+	}
 	m.mu.Lock()
 	earlier := m.console
 	m.console = nil

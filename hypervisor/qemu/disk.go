@@ -3,7 +3,9 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -11,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -25,7 +29,7 @@ func (h *Host) private(ctx context.Context, dir string, d driver.Disk) (copied, 
 	c := copied{File: d.Name + ".qcow2", Format: estate.QCOW2, OnBase: d.Base != nil}
 	var under *layer
 	if d.Base != nil {
-		under = &layer{d.Base.Path, d.Base.Format}
+		under = &layer{File: d.Base.Path, Format: d.Base.Format}
 	}
 	return c, h.overlay(ctx, filepath.Join(dir, c.File), under, diskSize(d))
 }
@@ -106,7 +110,7 @@ func (h *Host) Export(ctx context.Context, id estate.MachineID, name string, w i
 // stack returns the files a disk consists of, topmost first, by their paths.
 func (m *machine) stack(d driver.Disk) []layer {
 	if d.File != nil {
-		return []layer{{d.File.Path, d.File.Format}}
+		return []layer{{File: d.File.Path, Format: d.File.Format}}
 	}
 	return m.paths(d, m.record().Copies[d.Name])
 }
@@ -115,10 +119,10 @@ func (m *machine) stack(d driver.Disk) []layer {
 func (m *machine) paths(d driver.Disk, c copied) []layer {
 	var all []layer
 	for _, l := range c.layers() {
-		all = append(all, layer{filepath.Join(m.dir, l.File), l.Format})
+		all = append(all, layer{File: filepath.Join(m.dir, l.File), Format: l.Format})
 	}
 	if c.OnBase {
-		all = append(all, layer{d.Base.Path, d.Base.Format})
+		all = append(all, layer{File: d.Base.Path, Format: d.Base.Format})
 	}
 	return all
 }
@@ -223,4 +227,25 @@ func (h *Host) importFile(ctx context.Context, m *machine, d driver.Disk, r io.R
 		// The tool writes into the file that is already open here.
 		return h.image(ctx, "convert", "-q", "-f", "raw", "-O", string(d.File.Format), raw, w.(*os.File).Name())
 	})
+}
+
+// openDisk opens a disk's file. It never follows a link at the end of the path,
+// and takes regular files only.
+func openDisk(path string, readOnly bool) (*os.File, error) {
+	flags := os.O_RDWR
+	if readOnly {
+		flags = os.O_RDONLY
+	}
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.NotFound.Errorf("open disk: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(fault.Invalid.Errorf("disk %s is not a regular file", path), err)
+	}
+	return f, nil
 }

@@ -18,6 +18,7 @@ import (
 	"consort.dev/consort/guest/qga"
 	"consort.dev/consort/hypervisor/driver"
 	"consort.dev/consort/internal/atomicfile"
+	"consort.dev/consort/internal/luks"
 	"consort.dev/consort/internal/qmp"
 )
 
@@ -36,7 +37,8 @@ type machine struct {
 	control *qmp.Client // nil while not connected
 	peer    int         // the process at its other end
 	agent   *qga.Client
-	console *console // the last one opened; nil before
+	console *console  // the last one opened; nil before
+	key     *luks.Key // of a sealed machine; nil once it is lost
 }
 
 func (h *Host) newMachine(id estate.MachineID) *machine {
@@ -111,6 +113,9 @@ func (m *machine) look(ctx context.Context) (seen driver.Machine, ok bool) {
 		m.trim()
 		r = m.record() // connecting may have completed a power-on
 		seen.Starts, seen.Started = r.Starts, r.Started
+		if r.Paused {
+			seen.Power = estate.Paused
+		}
 	}
 	return seen, true
 }
@@ -194,7 +199,7 @@ func (m *machine) connect(ctx context.Context) error {
 		c.Close()
 		return fault.Stuck.Errorf("the process that answers for machine %s says it is %s", m.id, who.UUID)
 	}
-	if err := m.settle(ctx, c); err != nil {
+	if err := m.settle(ctx, c, peer); err != nil {
 		c.Close()
 		return err
 	}
@@ -324,21 +329,16 @@ func (m *machine) make(ctx context.Context, def driver.Definition) error {
 	if err != nil {
 		return err
 	}
-	r := record{Def: def, UID: uid, Copies: map[string]copied{}}
-	for _, d := range def.Disks {
-		if d.File != nil {
-			continue
-		}
-		if r.Copies[d.Name], err = h.private(ctx, tmp, d); err != nil {
-			return err
-		}
+	r, err := h.parts(ctx, def, tmp)
+	if err != nil {
+		return err
 	}
-	if def.Firmware == estate.UEFI {
-		vars, err := os.ReadFile(filepath.Join(h.cfg.Firmware, "OVMF_VARS_4M.fd"))
-		if err != nil {
-			return fault.Unsupported.Errorf("UEFI firmware for machine %s: %w; install Debian's ovmf", def.ID, err)
-		}
-		if err := atomicfile.Write(filepath.Join(tmp, varsFile), vars, 0o600); err != nil {
+	r.UID = uid
+	var key *luks.Key
+	if def.Sealed {
+		k := luks.NewKey()
+		key, r.Key = &k, k.ID()
+		if err := sealDisks(tmp, r, key); err != nil {
 			return err
 		}
 	}
@@ -349,7 +349,36 @@ func (m *machine) make(ctx context.Context, def driver.Definition) error {
 		return err
 	}
 	m.known(r)
+	m.mu.Lock()
+	m.key = key
+	m.mu.Unlock()
 	return atomicfile.SyncDir(h.cfg.Dir)
+}
+
+// parts makes what a machine consists of in a folder, and returns its record.
+func (h *Host) parts(ctx context.Context, def driver.Definition, dir string) (r record, err error) {
+	if def.Template != "" {
+		return h.begin(def, dir)
+	}
+	r = record{Def: def, Copies: map[string]copied{}}
+	for _, d := range def.Disks {
+		if d.File != nil {
+			continue
+		}
+		if r.Copies[d.Name], err = h.private(ctx, dir, d); err != nil {
+			return r, err
+		}
+	}
+	if def.Firmware == estate.UEFI {
+		vars, err := os.ReadFile(filepath.Join(h.cfg.Firmware, "OVMF_VARS_4M.fd"))
+		if err != nil {
+			return r, fault.Unsupported.Errorf("UEFI firmware for machine %s: %w; install Debian's ovmf", def.ID, err)
+		}
+		if err := atomicfile.Write(filepath.Join(dir, varsFile), vars, 0o600); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // Delete implements driver.Host. The folder is renamed before it is removed: a
@@ -369,6 +398,7 @@ func (h *Host) Delete(ctx context.Context, id estate.MachineID) error {
 	if err != nil {
 		return err
 	}
+	m.loseKey()                                // first: what is left of its disks then is nobody's to read
 	if err := os.RemoveAll(gone); err != nil { // what an earlier call could not remove
 		return err
 	}

@@ -3,7 +3,6 @@ package qemu
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -29,12 +28,17 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 		return err
 	}
 	defer h.done(m)
-	if m.controller() != nil {
-		return nil
+	if c := m.controller(); c != nil {
+		return m.goOn(ctx, c)
 	}
 	life, err := lockLife(m.dir)
 	if err == nil && life == nil { // it lives: begun by an earlier call, or about to end
-		if err = m.await(ctx, nil); !errors.Is(err, fault.Busy) {
+		if err = m.await(ctx, nil); err == nil {
+			if c := m.controller(); c != nil {
+				return m.goOn(ctx, c)
+			}
+			return nil
+		} else if !errors.Is(err, fault.Busy) {
 			return err
 		}
 		life, err = lockLife(m.dir)
@@ -48,10 +52,14 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	defer life.Close()
 	m.disconnect() // of a process that has ended
 	r := m.record()
+	if err := m.startable(r); err != nil {
+		return err
+	}
+	r.Paused = false
 	if r.Saved == nil {
-		r.Plugged = nil
-	} else if r.Saved.Product != h.desc.Product {
-		return fault.Unsupported.Errorf("the memory of machine %s was saved by %s, and this is %s; resize the machine, to what it is, to have it start without", m.id, r.Saved.Product, h.desc.Product)
+		r.Plugged, r.Apart, r.Joined = nil, false, nil
+	} else if r.Saved.Product != h.maker() {
+		return fault.Unsupported.Errorf("the memory of machine %s was saved by %s, and this is %s; resize the machine, to what it is, to have it start without", m.id, r.Saved.Product, h.maker())
 	}
 	r.Gone, r.Cards = flow{}, nil
 	if cards, ok := cardCounts(r.Def.NICs); ok {
@@ -92,6 +100,11 @@ func (m *machine) spawn(ctx context.Context, r record, life *os.File) (<-chan st
 		return nil, err
 	}
 	defer fds.close()
+	return m.launch(ctx, r, fds, life)
+}
+
+// launch starts the machine's process with its files.
+func (m *machine) launch(ctx context.Context, r record, fds *descriptors, life *os.File) (<-chan struct{}, error) {
 	fds.add(life)
 	log, err := os.OpenFile(filepath.Join(m.dir, logFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -110,16 +123,55 @@ func (m *machine) spawn(ctx context.Context, r record, life *os.File) (<-chan st
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	start := m.host.run
+	if fds.launch.ram != 0 && !fds.launch.shared {
+		start = m.host.startSmall
+	}
+	if r.Def.Sealed {
+		unleashed := start
+		start = func(cmd *exec.Cmd) error { return leashed(cmd, unleashed) }
+	}
+	if err := start(cmd); err != nil {
 		return nil, fault.Unavailable.Errorf("start %s: %w", m.host.cfg.Program, err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		cmd.Wait() // how it ended stands in its log
+		if r.Def.Sealed {
+			m.loseKey()
+		}
 		close(ended)
 	}()
 	return ended, nil
 }
+
+// startSmall starts a process that gets no huge pages, which QEMU asks for: one
+// that goes on from a template writes a little in many places, and there are many
+// of them. A process inherits this from whoever begins it (prctl(2)), so that for
+// a moment we get none either.
+func (h *Host) startSmall(cmd *exec.Cmd) error {
+	h.small.Lock()
+	defer h.small.Unlock()
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	defer unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	return h.run(cmd)
+}
+
+// run starts a machine's process, confined where there is what confines it.
+func (h *Host) run(cmd *exec.Cmd) error {
+	switch {
+	case h.cfg.Confiner == nil:
+		return cmd.Start()
+	case h.desc.Accelerator == "kvm":
+		return h.cfg.Confiner.Start(cmd, "/dev/kvm")
+	}
+	return h.cfg.Confiner.Start(cmd)
+}
+
+// spawnLook is how often a process that has just been started is tried.
+const spawnLook = 3 * time.Millisecond
 
 // await connects to a process that has just been started, or that lives though
 // it does not answer yet; ended is nil where it is not our child.
@@ -132,7 +184,7 @@ func (m *machine) await(ctx context.Context, ended <-chan struct{}) error {
 		if errors.Is(err, fault.Stuck) {
 			return err
 		}
-		t := time.NewTimer(5 * time.Millisecond)
+		t := time.NewTimer(spawnLook)
 		select {
 		case <-t.C:
 		case <-ended:
@@ -182,6 +234,9 @@ func (m *machine) stop(ctx context.Context, grace time.Duration) error {
 	if lives, err := alive(m.dir); err != nil || !lives {
 		m.disconnect()
 		return err
+	}
+	if c := m.controller(); c != nil && grace > 0 && m.goOn(ctx, c) != nil {
+		grace = 0 // it hears nothing
 	}
 	if grace > 0 && m.ask(ctx) {
 		if err := m.awaitEnd(ctx, grace); err == nil || ctx.Err() != nil {
@@ -345,7 +400,8 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 			if err != nil {
 				return d, err
 			}
-			files = append(files, diskFile{fd, l.Format})
+			sealed := r.Def.Sealed && i == 0 && disk.File == nil
+			files = append(files, diskFile{fd, l.Format, sealed})
 		}
 		d.launch.disks = append(d.launch.disks, files)
 	}
@@ -353,7 +409,7 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 		if d.launch.code, err = openFile(filepath.Join(m.host.cfg.Firmware, "OVMF_CODE_4M.fd"), true); err != nil {
 			return d, err
 		}
-		if d.launch.vars, err = openFile(filepath.Join(m.dir, varsFile), false); err != nil {
+		if d.launch.vars, err = openFile(filepath.Join(m.dir, varsFile), r.Def.Sealed); err != nil {
 			return d, err
 		}
 	}
@@ -363,19 +419,27 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 		if err != nil {
 			return d, err
 		}
-		d.launch.plugged = append(d.launch.plugged, plug{p, diskFile{fd, p.Disk.File.Format}})
+		d.launch.plugged = append(d.launch.plugged, plug{p, diskFile{fd: fd, format: p.Disk.File.Format}})
 	}
-	if r.Saved != nil {
+	if r.Saved != nil && r.Saved.RAM != "" {
+		f, err := m.memory(ctx, r)
+		if err != nil {
+			return d, err
+		}
+		d.launch.ram = d.add(f)
+	} else if r.Saved != nil {
 		if d.launch.memory, err = openFile(filepath.Join(m.dir, r.Saved.File), true); err != nil {
 			return d, err
 		}
 	}
-	log, err := os.OpenFile(filepath.Join(m.dir, serialFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+	if err := m.openLogs(d); err != nil {
 		return d, err
 	}
-	d.launch.serial = d.add(log)
-	for _, nic := range r.Def.NICs {
+	d.launch.apart, d.launch.joined = r.Apart, r.Joined
+	for i, nic := range r.Def.NICs {
+		if r.Apart && i >= len(r.Joined) {
+			break
+		}
 		f, err := openNIC(ctx, nic)
 		if err != nil {
 			return d, err
@@ -383,27 +447,6 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 		d.launch.nics = append(d.launch.nics, d.add(f))
 	}
 	return d, nil
-}
-
-// openDisk opens a disk's file. It never follows a link at the end of the path,
-// and takes regular files only.
-func openDisk(path string, readOnly bool) (*os.File, error) {
-	flags := os.O_RDWR
-	if readOnly {
-		flags = os.O_RDONLY
-	}
-	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.NotFound.Errorf("open disk: %w", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(fault.Invalid.Errorf("disk %s is not a regular file", path), err)
-	}
-	return f, nil
 }
 
 func (h *Host) accel() string {

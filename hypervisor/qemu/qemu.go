@@ -45,6 +45,18 @@ type Config struct {
 	Probe       []string
 	// CPU is the model guests see; chosen by accelerator when empty.
 	CPU string
+
+	// Confiner confines machines' processes. Without one they have what their
+	// users may, but for what QEMU's own sandbox denies.
+	Confiner Confiner
+}
+
+// Confiner starts processes that reach nothing of the host but what they
+// inherit, the folder they start in, the files they are made of, and devices.
+type Confiner interface {
+	Start(cmd *exec.Cmd, devices ...string) error
+	// Report says what holds them in, and what the host lacks for more.
+	Report() (by, lacks string)
 }
 
 // uids is how many users machines may have at most.
@@ -65,6 +77,9 @@ type Host struct {
 	closed chan struct{}
 	close  func() // closes it, once
 
+	templates templates
+	small     sync.Mutex // held while we have no huge pages: startSmall
+
 	mu       sync.Mutex
 	machines map[estate.MachineID]*machine
 }
@@ -81,6 +96,9 @@ var (
 	_ driver.Meter       = (*Host)(nil)
 	_ driver.Consoler    = (*Host)(nil)
 	_ driver.Watcher     = (*Host)(nil)
+	_ driver.Cloner      = (*Host)(nil)
+	_ driver.Pauser      = (*Host)(nil)
+	_ driver.Sealer      = (*Host)(nil)
 )
 
 // Open makes or finds the host kept in cfg.Dir, finishes or removes what a
@@ -100,6 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		}
 	}
 	h := &Host{cfg: cfg, machines: map[estate.MachineID]*machine{}, closed: make(chan struct{})}
+	h.templates.all = map[string]*template{}
 	h.close = sync.OnceFunc(func() { close(h.closed) })
 	if err := h.claim(ctx); err != nil {
 		return nil, err
@@ -149,14 +168,20 @@ func closedDir(dir string) string {
 	}
 }
 
-// Close gives the host up. Its machines run on.
+// Close gives the host up. Its machines run on, but for those that are sealed.
 func (h *Host) Close() error {
 	h.close()
 	h.mu.Lock()
 	ms := slices.Collect(maps.Values(h.machines))
 	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
 	for _, m := range ms {
+		m.endSealed(ctx) // the kernel ends what is left with our process
 		m.disconnect()
+	}
+	for _, t := range h.templates.all {
+		t.release()
 	}
 	return h.lock.Close()
 }
@@ -168,7 +193,7 @@ func (h *Host) describe(ctx context.Context) error {
 		return fault.Unavailable.Errorf("ask %s for its version: %w; install Debian's qemu-system-x86 or name another program", h.cfg.Program, err)
 	}
 	product, _, _ := strings.Cut(string(out), "\n")
-	h.desc = driver.Description{Provider: "qemu", Product: product, Capabilities: capabilities()}
+	h.desc = driver.Description{Provider: "qemu", Product: product, Capabilities: append(capabilities(), confinement(h.cfg.Confiner))}
 	h.chooseAccelerator(ctx)
 	var mem unix.Sysinfo_t
 	if err := unix.Sysinfo(&mem); err != nil {
@@ -229,7 +254,8 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.NeedsDrivers, "virtio"),
 		lacks(estate.CanFilter, "packets are filtered by the network a machine joins"),
 		has(estate.CanSnapshot, ""),
-		lacks(estate.CanInstant, "not built yet"),
+		has(estate.CanInstant, ""),
+		has(estate.CanPause, ""),
 		lacks(estate.CanMoveLive, "live moves between two of these hosts are not built"),
 		has(estate.CanSave, ""),
 		has(estate.CanResize, ""),
@@ -237,8 +263,18 @@ func capabilities() []estate.CapabilityReport {
 		has(estate.CanConsole, ""),
 		has(estate.CanWatch, ""),
 		lacks(estate.CanSurvey, "there is no registry of other people's QEMU processes"),
-		lacks(estate.CanEncryptDisk, "not built yet"),
+		has(estate.CanEncryptDisk, ""),
 	}
+}
+
+// confinement says how machines' processes are confined.
+func confinement(c Confiner) estate.CapabilityReport {
+	r := estate.CapabilityReport{Name: estate.CanConfine, Reason: "machines' processes are held by their users' rights and QEMU's own sandbox alone"}
+	if c != nil {
+		r.Value, r.Reason = c.Report()
+		r.Has = r.Value != ""
+	}
+	return r
 }
 
 // Describe implements driver.Host.
@@ -280,6 +316,12 @@ func (h *Host) load() error {
 			}
 			continue
 		}
+		if strings.HasPrefix(e.Name(), templated) {
+			if err := h.takeUpTemplate(e.Name()); err != nil {
+				return err
+			}
+			continue
+		}
 		if !e.IsDir() || strings.HasPrefix(e.Name(), shelved) {
 			continue
 		}
@@ -317,7 +359,8 @@ func (h *Host) tidyRunDir() error {
 const adoptLimit = 5 * time.Second
 
 // adopt connects to every machine that runs. One that does not answer in time
-// is left as it is, in a state unknown to us; it is asked again later.
+// is left as it is, in a state unknown to us; it is asked again later. A sealed
+// one has lost its key with whoever had us open before, and is ended.
 func (h *Host) adopt(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, adoptLimit)
 	defer cancel()
@@ -326,6 +369,10 @@ func (h *Host) adopt(ctx context.Context) {
 		wg.Go(func() {
 			if m.take(ctx) == nil {
 				defer m.give()
+				if m.record().Def.Sealed {
+					m.endSealed(ctx)
+					return
+				}
 				m.connect(ctx) // what went wrong shows when the machine is used
 			}
 		})

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	lives := map[string]func(dir string) error{"agent": agentLife, "keeper": keeperLife}
+	lives := map[string]func(dir string) error{"agent": agentLife, "keeper": keeperLife, "cloner": clonerLife}
 	if len(os.Args) == 3 && lives[os.Args[1]] != nil {
 		if err := lives[os.Args[1]](os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -80,19 +80,22 @@ func open(t testing.TB, cfg Config) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ms, err := h.List(context.Background())
-		if err != nil {
+	t.Cleanup(func() { end(t, h) })
+	return h
+}
+
+// end ends the host's machines and closes it.
+func end(t testing.TB, h *Host) {
+	ms, err := h.List(context.Background())
+	if err != nil {
+		t.Error(err)
+	}
+	for _, m := range ms {
+		if err := h.Delete(context.Background(), m.ID); err != nil {
 			t.Error(err)
 		}
-		for _, m := range ms {
-			if err := h.Delete(context.Background(), m.ID); err != nil {
-				t.Error(err)
-			}
-		}
-		h.Close()
-	})
-	return h
+	}
+	h.Close()
 }
 
 // base writes the boot sector into the host's place.
@@ -163,7 +166,7 @@ func TestConformance(t *testing.T) {
 				h.Close()
 				again, err := Open(t.Context(), cfg)
 				if err == nil {
-					t.Cleanup(func() { again.Close() })
+					t.Cleanup(func() { end(t, again) }) // what it made, the first one does not know
 				}
 				return again, err
 			},

@@ -42,7 +42,11 @@ type record struct {
 	Starts    int64              // completed power-ons
 	Starting  int64              // the number of the power-on begun last
 	Started   time.Time          // of power-on Starting
+	Key       string             `json:",omitempty"` // names what a sealed machine's disks are written with
 	Saved     *saved             // its memory, while it is off; nil otherwise
+	Paused    bool               `json:",omitempty"` // its guest is to stand still
+	Apart     bool               `json:",omitempty"` // it runs without network cards but those joined
+	Joined    []int              `json:",omitempty"` // the slots of its first network cards
 	Plugged   map[string]plugged // disks attached since the last power-on
 	Gone      flow               // through disks detached since then
 	Cards     *flow              // what the counters of its cards said then; nil when unknown
@@ -61,10 +65,13 @@ type copied struct {
 type layer struct {
 	File   string
 	Format estate.DiskFormat
+	Shared bool `json:",omitempty"` // a template's, and other clones'
 }
 
 // layers returns the whole stack, topmost first.
-func (c copied) layers() []layer { return append([]layer{{c.File, c.Format}}, c.Under...) }
+func (c copied) layers() []layer {
+	return append([]layer{{File: c.File, Format: c.Format}}, c.Under...)
+}
 
 // stack is a disk of these layers.
 func stack(layers []layer, onBase bool) copied {
@@ -83,6 +90,12 @@ func (r record) files() map[string]bool {
 	}
 	if r.Saved != nil {
 		all[r.Saved.File] = true
+		all[r.Saved.RAM] = true
+		if r.Saved.RAM != "" {
+			for disk := range r.Copies {
+				all[disk+blankEnding] = true
+			}
+		}
 	}
 	return all
 }

@@ -66,9 +66,12 @@ func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command)
 		return driver.Output{}, err
 	}
 	m.mu.Lock()
-	agent := m.agent
+	agent, still := m.agent, m.rec.Paused
 	m.mu.Unlock()
 	h.done(m)
+	if still {
+		return driver.Output{}, fault.Unavailable.Errorf("the guest of machine %s stands still; start it first", id)
+	}
 	if err := listens(ctx, c); err != nil {
 		return driver.Output{}, err
 	}
@@ -118,7 +121,7 @@ func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk
 	case known && !p.Disk.Equal(disk):
 		return fault.Exists.Errorf("machine %s has another disk %s attached", id, disk.Name)
 	case !known:
-		slot := freeSlot(plugs)
+		slot := r.freeSlot()
 		if slot < 0 {
 			return fault.NoCapacity.Errorf("machine %s has no free slot for disk %s: all %d are taken", id, disk.Name, slots)
 		}
@@ -138,10 +141,14 @@ func (h *Host) Attach(ctx context.Context, id estate.MachineID, disk driver.Disk
 	return nil
 }
 
-func freeSlot(plugs map[string]plugged) int {
+// freeSlot returns a slot that neither a disk nor a network card has, or -1.
+func (r record) freeSlot() int {
 	taken := map[int]bool{}
-	for _, p := range plugs {
+	for _, p := range r.Plugged {
 		taken[p.Slot] = true
+	}
+	for _, slot := range r.Joined {
+		taken[slot] = true
 	}
 	for i := range slots {
 		if !taken[i] {

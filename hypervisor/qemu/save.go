@@ -17,7 +17,8 @@ import (
 // saved is the memory of a machine that is off.
 type saved struct {
 	File    string
-	Product string // the QEMU that wrote it; another may not read it
+	RAM     string `json:",omitempty"` // the file of its memory proper, where that lies apart from the rest
+	Product string // what wrote it; another may not read it
 }
 
 // Save implements driver.Saver. In order: pause the guest, write its memory,
@@ -32,9 +33,14 @@ func (h *Host) Save(ctx context.Context, id estate.MachineID) error {
 		return err
 	}
 	defer h.done(m)
+	return m.saveMemory(ctx, c)
+}
+
+// saveMemory saves a machine that runs. Callers hold the turn.
+func (m *machine) saveMemory(ctx context.Context, c *qmp.Client) error {
 	r := m.record()
-	r.Saved = &saved{File: r.freeName("memory", ".state"), Product: h.desc.Product}
-	err = m.writeMemory(ctx, c, r.Saved.File)
+	r.Saved, r.Paused = &saved{File: r.freeName("memory", ".state"), Product: m.host.maker()}, false
+	err := m.writeMemory(ctx, c, r.Saved.File)
 	if err == nil {
 		err = m.save(r)
 	}
@@ -59,6 +65,18 @@ func (m *machine) writeMemory(ctx context.Context, c *qmp.Client, name string) e
 	if err := c.Execute(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
+	// A clone was started so, and has its memory by itself now.
+	if err := ignoreShared(ctx, c, false); err != nil {
+		return err
+	}
+	if err := migrateTo(ctx, c, f); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// migrateTo writes the state of a guest that stands still to a file.
+func migrateTo(ctx context.Context, c *qmp.Client, f *os.File) error {
 	if err := c.ExecuteWith(ctx, f, "getfd", node{"fdname": "memory"}, nil); err != nil {
 		return err
 	}
@@ -69,10 +87,7 @@ func (m *machine) writeMemory(ctx context.Context, c *qmp.Client, name string) e
 	if err := c.Execute(ctx, "migrate", node{"uri": "fd:memory"}, nil); err != nil {
 		return err
 	}
-	if err := awaitMigration(ctx, c); err != nil {
-		return err
-	}
-	return f.Sync()
+	return awaitMigration(ctx, c)
 }
 
 // awaitMigration waits until the memory has been written, or read.
@@ -101,12 +116,18 @@ func awaitMigration(ctx context.Context, c *qmp.Client) error {
 // settle brings a process that has just been connected to where its record says
 // it is: it completes a power-on, ends one whose memory is saved, and lets one
 // go on that a broken Save has left standing. Callers hold the turn.
-func (m *machine) settle(ctx context.Context, c *qmp.Client) error {
+func (m *machine) settle(ctx context.Context, c *qmp.Client, pid int) error {
 	r := m.record()
 	starting := r.Starts != r.Starting
 	if r.Saved != nil && !starting {
 		c.Execute(ctx, "quit", nil, nil) // an answer may or may not come
 		return errors.Join(m.awaitEnd(ctx, quitLimit), errOff)
+	}
+	clone := r.Saved != nil && r.Saved.RAM != ""
+	if clone {
+		if err := m.receive(ctx, c, *r.Saved); err != nil {
+			return err
+		}
 	}
 	if r.Saved != nil {
 		if err := awaitMemory(ctx, c); err != nil {
@@ -116,16 +137,25 @@ func (m *machine) settle(ctx context.Context, c *qmp.Client) error {
 	if starting {
 		// Recorded before the guest goes on: its memory is never used twice.
 		r.Starts, r.Saved = r.Starting, nil
-		if err := m.save(r); err != nil {
+		if err := errors.Join(m.save(r), m.sweep()); err != nil {
 			return err
 		}
+	}
+	if clone || !starting {
+		if err := m.yield(ctx, c, pid, clone); err != nil {
+			return err
+		}
+	}
+	if r.Paused {
+		return c.Execute(ctx, "stop", nil, nil)
 	}
 	return m.resume(ctx, c)
 }
 
-// awaitMemory waits until a process that was started with saved memory has read it.
+// awaitMemory waits until a process that was started with saved memory has read
+// it. A clone's is there in a few milliseconds, so it is looked at often.
 func awaitMemory(ctx context.Context, c *qmp.Client) error {
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+	for pause := firstLook / 10; ; pause = min(pause*3/2, 2*firstLook) {
 		status, err := runState(ctx, c)
 		if err != nil || status != "inmigrate" {
 			return err
@@ -158,10 +188,15 @@ func (m *machine) resume(ctx context.Context, c *qmp.Client) error {
 		}
 		// QEMU refuses either where it is not needed or too soon.
 		var refused *qmp.Error
-		for _, command := range []string{"migrate_cancel", "cont"} {
-			if err := c.Execute(ctx, command, nil, nil); err != nil && !errors.As(err, &refused) {
+		if active {
+			if err := c.Execute(ctx, "migrate_cancel", nil, nil); err != nil && !errors.As(err, &refused) {
 				return err
 			}
+		}
+		if err := c.Execute(ctx, "cont", nil, nil); err == nil && !active {
+			return nil
+		} else if err != nil && !errors.As(err, &refused) {
+			return err
 		}
 		if err := wait(ctx, firstLook); err != nil {
 			return err

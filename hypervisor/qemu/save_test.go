@@ -107,7 +107,7 @@ func TestMemoryOfAnotherQEMUIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := h.machines[someID].record()
-	r.Saved = &saved{r.Saved.File, "QEMU emulator version 0.1"}
+	r.Saved = &saved{File: r.Saved.File, Product: "QEMU emulator version 0.1"}
 	if err := h.machines[someID].save(r); err != nil {
 		t.Fatal(err)
 	}

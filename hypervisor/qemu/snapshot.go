@@ -120,8 +120,8 @@ func (m *machine) grow(ctx context.Context, r record, disks map[string]copied) (
 		if !private {
 			continue
 		}
-		top := layer{r.freeName(d.Name, ".qcow2"), estate.QCOW2}
-		under := layer{filepath.Join(m.dir, below.File), below.Format}
+		top := layer{File: r.freeName(d.Name, ".qcow2"), Format: estate.QCOW2}
+		under := layer{File: filepath.Join(m.dir, below.File), Format: below.Format}
 		if err := m.host.overlay(ctx, filepath.Join(m.dir, top.File), &under, diskSize(d)); err != nil {
 			return nil, err
 		}
@@ -173,8 +173,8 @@ func mergeable(stacks []copied) (upper layer, below copied, found bool) {
 	for _, s := range stacks {
 		ls := s.layers()
 		for i, l := range ls[:len(ls)-1] {
-			// Whatever has l has what is under it; so equal counts mean the same stacks.
-			if in[l] == in[ls[i+1]] {
+			// What is shared never changes. Whatever has l has what is under it; so equal counts mean the same stacks.
+			if in[l] == in[ls[i+1]] && !ls[i+1].Shared {
 				return l, stack(ls[i+1:], s.OnBase), true
 			}
 		}

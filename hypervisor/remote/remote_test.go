@@ -115,6 +115,7 @@ func TestConformanceOverASocket(t *testing.T) {
 		b := bench(t)
 		b.Host, b.Other = overSocket(t, inner), overSocket(t, fakehost.New(fakehost.Options{Site: site}))
 		b.Stranger, b.Blind = inner.Strangers(b.Dir), inner.Blind
+		b.NIC = func() (driver.NIC, error) { return driver.NIC{MAC: "02:00:00:00:00:01", Name: "lan"}, nil }
 		b.Reopen = func() (driver.Host, error) { return b.Host, nil }
 		return b
 	})

@@ -40,6 +40,7 @@ func more(h driver.Host, answer answerer) {
 		answer("depart", func(ctx context.Context, c call) (any, error) { return nil, m.Depart(ctx, c.ID, c.At) })
 	}
 	state(h, answer)
+	clones(h, answer)
 	if s, ok := driver.As[driver.Surveyor](h); ok {
 		answer("survey", func(ctx context.Context, c call) (any, error) { return s.Survey(ctx) })
 		answer("adopt", func(ctx context.Context, c call) (any, error) { return nil, s.Adopt(ctx, c.ID) })
@@ -77,5 +78,21 @@ func state(h driver.Host, answer answerer) {
 			u, err := m.Measure(ctx, c.ID)
 			return usage{int64(u.CPU), int64(u.Memory), int64(u.DiskRead), int64(u.DiskWritten), int64(u.Received), int64(u.Sent)}, err
 		})
+	}
+}
+
+// clones serves templates, machines that stand still, and those that are sealed.
+func clones(h driver.Host, answer answerer) {
+	if t, ok := driver.As[driver.Cloner](h); ok {
+		answer("freeze", func(ctx context.Context, c call) (any, error) { return nil, t.Freeze(ctx, c.ID, c.Name) })
+		answer("templates", func(ctx context.Context, c call) (any, error) { return t.Templates(ctx) })
+		answer("drop-template", func(ctx context.Context, c call) (any, error) { return nil, t.DropTemplate(ctx, c.Name) })
+		answer("join", func(ctx context.Context, c call) (any, error) { return nil, t.Join(ctx, c.ID) })
+	}
+	if p, ok := driver.As[driver.Pauser](h); ok {
+		answer("pause", func(ctx context.Context, c call) (any, error) { return nil, p.Pause(ctx, c.ID) })
+	}
+	if s, ok := driver.As[driver.Sealer](h); ok {
+		answer("key", func(ctx context.Context, c call) (any, error) { return s.Key(ctx, c.ID) })
 	}
 }

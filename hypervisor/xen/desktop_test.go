@@ -28,7 +28,7 @@ func TestADesktopComesUp(t *testing.T) {
 	if out, err := exec.Command("qemu-img", "convert", "-f", string(small.Format), "-O", "raw", small.Path, raw).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	h, d := open(t)
+	h, d := open(t, "")
 	if err := h.Put(t.Context(), raw, "/srv/small.raw", 0o400); err != nil {
 		t.Fatal(err)
 	}

@@ -89,9 +89,12 @@ func title(name string) string { return strings.Join(strings.Fields(name), " ") 
 // domainDisk is a raw file that Xen's QEMU serves, which runs for the machine's
 // channel anyway. Without it a loop device does; that takes a script for each
 // disk, which libxl kills on a busy host and which then leaves its device behind.
+// A disk that is only read has a loop device all the same: QEMU 7.2 wants to
+// write to each, and makes none for the guest then (xen-qdisk, "Block node is
+// read-only"), while libvirt says that it is attached.
 func (h *host) domainDisk(i int, d driver.Disk, private string) libvirtxml.DomainDisk {
 	server := "phy"
-	if h.channels() {
+	if h.channels() && !d.ReadOnly {
 		server = "qemu"
 	}
 	path := private
@@ -102,13 +105,16 @@ func (h *host) domainDisk(i int, d driver.Disk, private string) libvirtxml.Domai
 		Device: "disk",
 		Driver: &libvirtxml.DomainDiskDriver{Name: server, Type: "raw"},
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}},
-		Target: &libvirtxml.DomainDiskTarget{Dev: "xvd" + letters(i), Bus: "xen"},
+		Target: &libvirtxml.DomainDiskTarget{Dev: place(i), Bus: "xen"},
 	}
 	if d.ReadOnly {
 		disk.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
 	}
 	return disk
 }
+
+// place is the name of a disk's place in a machine.
+func place(i int) string { return "xvd" + letters(i) }
 
 // letters is the end of a disk's name: a to z, then aa and so on.
 func letters(i int) string {

@@ -237,6 +237,13 @@ func (h *host) Depart(ctx context.Context, id estate.MachineID, at string) error
 		if !ok {
 			return fault.Invalid.Errorf("%q is no place where a machine is awaited", at)
 		}
+		plugs, err := h.calls.Plugged(ctx, string(id))
+		if err != nil {
+			return err
+		}
+		if len(plugs) > 0 {
+			return fault.Conflict.Errorf("machine %s has %d disks attached, which do not go along; detach them first", id, len(plugs))
+		}
 		t := &trip{m: m, address: address, token: token, sent: map[string][]digest{}}
 		if err := t.begin(ctx); err != nil {
 			return err

@@ -73,6 +73,7 @@ type host struct {
 
 var (
 	_ driver.Host        = (*host)(nil)
+	_ driver.Hotplugger  = (*host)(nil)
 	_ driver.Guest       = (*host)(nil)
 	_ driver.Transferer  = (*host)(nil)
 	_ driver.Mover       = (*host)(nil)
@@ -209,7 +210,7 @@ func (h *host) capabilities() []estate.CapabilityReport {
 	}
 	return []estate.CapabilityReport{
 		lacks(estate.CanDisplay, "a PV or PVH guest has no graphics card"),
-		lacks(estate.CanHotplug, "a block device of Xen tells its guest no serial number, by which attached disks are found"),
+		has(estate.CanHotplug, ""),
 		commands,
 		has(estate.CanTransfer, ""),
 		network,
