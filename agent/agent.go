@@ -46,10 +46,14 @@ type Agent struct {
 	volumes *volumes
 	content *content
 
+	templates templates
+
 	mu       sync.Mutex
 	machines map[estate.MachineID]*keeper
 	volumeOf map[string]*estate.Volume // by project/name
 	networks map[string]*estate.Network
+	contexts map[string]*estate.Context
+	pools    map[string]*estate.Pool
 	changed  chan struct{} // holds a token when machines came or went
 	joined   chan struct{} // closed once the plane knows this host
 }
@@ -58,7 +62,7 @@ type Agent struct {
 func New(o Options) (*Agent, error) {
 	a := &Agent{
 		Options: o, machines: map[estate.MachineID]*keeper{}, volumeOf: map[string]*estate.Volume{},
-		networks: map[string]*estate.Network{}, changed: make(chan struct{}, 1), joined: make(chan struct{}),
+		networks: map[string]*estate.Network{}, contexts: map[string]*estate.Context{}, pools: map[string]*estate.Pool{}, changed: make(chan struct{}, 1), joined: make(chan struct{}),
 	}
 	// Whoever runs a machine passes through to its volumes, and sees nothing else.
 	err := errors.Join(os.MkdirAll(o.Dir, 0o711), os.Chmod(o.Dir, 0o711))
@@ -72,6 +76,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a.content = newContent(a)
+	a.templates.making, a.templates.idle = map[string]*making{}, map[string]time.Time{}
 	return a, nil
 }
 
@@ -83,6 +88,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.onceJoined(ctx, a.content.run) })
 	wg.Go(func() { a.onceJoined(ctx, a.content.fetcher.run) })
 	wg.Go(func() { a.heed(ctx) })
+	wg.Go(func() { a.keepTemplates(ctx) })
 	wg.Go(func() { a.onceJoined(ctx, func(ctx context.Context) { a.answer(ctx, &wg) }) })
 	a.follow(ctx, &wg)
 	return ctx.Err()
@@ -99,7 +105,7 @@ func (a *Agent) onceJoined(ctx context.Context, run func(context.Context)) {
 
 // follow hands every change to whom it concerns.
 func (a *Agent) follow(ctx context.Context, wg *sync.WaitGroup) {
-	for e := range a.Plane.WatchKinds(ctx, "", "Network", "Volume", "Image", "Application", "Machine") {
+	for e := range a.Plane.WatchKinds(ctx, "", "Context", "Network", "Volume", "Image", "Application", "Pool", "Machine") {
 		if e.Type == api.Synced {
 			a.sweep(ctx, wg)
 		}
@@ -115,24 +121,17 @@ func (a *Agent) follow(ctx context.Context, wg *sync.WaitGroup) {
 			a.sawMachine(ctx, wg, r, gone)
 		case *estate.Volume:
 			a.sawVolume(ctx, r, gone)
+		case *estate.Context:
+			a.sawContext(ctx, r, gone)
 		case *estate.Network:
 			a.sawNetwork(ctx, r, gone)
+		case *estate.Pool:
+			a.remember(func() { put(a.pools, &r.Head, r, gone) })
 		case *estate.Application:
 			a.content.sawApplication(r, gone)
 		case *estate.Image:
 			a.content.sawImage(r, gone)
 		}
-	}
-}
-
-// sawNetwork remembers the network; it is made when a machine joins it.
-func (a *Agent) sawNetwork(ctx context.Context, n *estate.Network, gone bool) {
-	a.remember(func() { put(a.networks, &n.Head, n, gone) })
-	if !gone || a.Network == nil {
-		return
-	}
-	if err := a.Network.Remove(ctx, n.Metadata.Project, n.Metadata.Name); err != nil {
-		a.Log.Warn("remove network", "network", n.Metadata.Name, "error", err)
 	}
 }
 

@@ -53,6 +53,9 @@ func (a *Agent) serve(ctx context.Context, c api.Call) error {
 	if c.Verb == api.CallContent {
 		return a.sendContent(ctx, c)
 	}
+	if c.Verb == api.CallUsage {
+		return a.sendUsage(ctx, c)
+	}
 	k, ok := a.running(c.Machine)
 	if !ok {
 		return fault.NotFound.Errorf("no machine %s on this host", c.Machine)
@@ -66,6 +69,8 @@ func (a *Agent) serve(ctx context.Context, c api.Call) error {
 		return a.serveStart(ctx, k, c)
 	case api.CallRun:
 		return a.serveRun(ctx, k, c)
+	case api.CallFile:
+		return a.serveFile(ctx, k, c)
 	case api.CallTrial:
 		return a.serveTrial(ctx, k, c)
 	case api.CallAccount:

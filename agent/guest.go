@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,14 @@ const silentLong = 10 * time.Minute
 // lookInside learns how far the guest is, brings its applications to it, and
 // says when to look again.
 func (k *keeper) lookInside(ctx context.Context, m *estate.Machine, have driver.Machine) time.Duration {
-	if have.Power != estate.On {
+	switch have.Power {
+	case estate.On:
+	case estate.Paused:
+		if !k.guest.Agent { // what an earlier agent learned before it had it stand still
+			k.guest, k.layers = m.Status.Guest, m.Status.Layers
+		}
+		return lookEvery
+	default:
 		k.forgetGuest()
 		return lookEvery
 	}
@@ -33,16 +41,36 @@ func (k *keeper) lookInside(ctx context.Context, m *estate.Machine, have driver.
 	if !k.agent.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanGuest).Has {
 		return lookEvery
 	}
+	if have.Def.Template != "" && have.Starts == 1 && !k.guest.Own {
+		k.guest.Desktop = true  // its template was drawn when it was saved
+		k.observe(ctx, m, have) // so that the screen can be shown meanwhile
+		err := k.makeOwn(ctx, m, have)
+		if errors.Is(err, fault.Unavailable) && k.agent.Now().Sub(have.Started) < cloneLong {
+			return agentLook
+		}
+		if err != nil {
+			k.agent.Log.Warn("make a clone its own", "machine", m.Metadata.Name, "error", err)
+			return bootLook
+		}
+		k.observe(ctx, m, have)
+	}
 	now := k.agent.Now()
 	if !k.guest.Desktop || now.Sub(k.asked) >= guestLook {
 		k.asked = now
+		if have.Def.Template != "" && k.guest.Own {
+			k.observe(ctx, m, have) // it may have stood still till now, and somebody waits
+		}
 		k.ask(ctx)
+		k.setClock(ctx, m, have)
 	}
 	if !k.guest.Agent && !have.Started.IsZero() && now.Sub(have.Started) > silentLong {
 		return guestLook
 	}
 	if !k.guest.Agent {
 		return bootLook
+	}
+	if have.Def.Template != "" && len(k.guest.Addresses) < len(m.Spec.Hardware.NICs) && now.Sub(have.Started) < cloneLong {
+		return cloneLook // its network card has just been plugged in
 	}
 	settled := k.keepLayers(ctx, m)
 	if !k.guest.Desktop || !settled || len(k.guest.Addresses) < len(m.Spec.Hardware.NICs) {
@@ -55,13 +83,18 @@ func (k *keeper) lookInside(ctx context.Context, m *estate.Machine, have driver.
 func (k *keeper) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := k.agent.Host.Run(ctx, k.id, driver.Command{Args: []string{"/bin/sh", "-c", "hostname; test -e " + desktopMark}})
+	out, err := k.agent.Host.Run(ctx, k.id, driver.Command{Args: []string{"/bin/sh", "-c", "hostname; date +%s; test -e " + desktopMark}})
 	if err != nil {
 		return // it boots, or is busy: what was known stays
 	}
-	k.guest.Agent = true
+	name, clock, _ := strings.Cut(strings.TrimSpace(string(out.Stdout)), "\n")
+	k.behind = 0
+	if at, err := strconv.ParseInt(clock, 10, 64); err == nil {
+		k.behind = k.agent.Now().Sub(time.Unix(at, 0))
+	}
+	k.guest.Agent, k.guest.Own = true, true
 	k.guest.Desktop = k.guest.Desktop || out.Exit == 0
-	k.guest.Hostname = strings.TrimSpace(string(out.Stdout))
+	k.guest.Hostname = name
 }
 
 // addresses returns what DHCP gave to the machine's NICs.
@@ -206,7 +239,11 @@ func (a *Agent) start(ctx context.Context, k *keeper, l estate.Layer, launch app
 	if err != nil {
 		return err
 	}
+	began := a.Now()
 	err = p.Start(ctx, guestMachine{k}, layer, launch)
+	if err == nil || errors.Is(err, fault.OutcomeUnknown) {
+		k.launched(ctx, estate.Launch{Application: l.Application, Hypervisor: a.Hypervisor, At: began, Took: estate.Duration(a.Now().Sub(began))})
+	}
 	if errors.Is(err, fault.Conflict) {
 		return fault.Busy.Errorf("application %s is still being brought to the desktop; try again in a moment: %w", l.Application, err)
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 const (
 	// aliveEvery is how often the agent tells that it lives, well within the lease.
 	aliveEvery = 3 * time.Second
+	// againAfter is how soon it tries again after a failure; each further one doubles it.
+	againAfter = 100 * time.Millisecond
 	// describeEvery is how often the host is described anew when no machine
 	// comes or goes.
 	describeEvery = 30 * time.Second
@@ -27,7 +28,7 @@ func (a *Agent) stayJoined(ctx context.Context) {
 	lease := ""
 	knows := sync.OnceFunc(func() { close(a.joined) })
 	var described time.Time
-	for ctx.Err() == nil {
+	for failures := 0; ctx.Err() == nil; {
 		err := a.keepLease(ctx, &lease)
 		if err == nil {
 			knows()
@@ -37,13 +38,19 @@ func (a *Agent) stayJoined(ctx context.Context) {
 				described = a.Now()
 			}
 		}
-		if err != nil && ctx.Err() == nil {
+		next := aliveEvery
+		switch {
+		case err == nil:
+			failures = 0
+		case ctx.Err() == nil:
 			a.Log.Warn("keep in touch with the plane", "error", err)
+			next = min(againAfter<<min(failures, 6), aliveEvery)
+			failures++
 		}
 		select {
 		case <-a.changed:
 			described = time.Time{}
-		case <-time.After(aliveEvery):
+		case <-time.After(next):
 		case <-ctx.Done():
 		}
 	}
@@ -122,6 +129,10 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 	if err != nil {
 		return s, err
 	}
+	templates, err := a.heldTemplates(ctx)
+	if err != nil {
+		return s, err
+	}
 	found, err := a.survey(ctx)
 	if err != nil {
 		return s, err
@@ -129,13 +140,17 @@ func (a *Agent) describe(ctx context.Context) (s estate.HypervisorStatus, err er
 	return estate.HypervisorStatus{
 		Fetching: a.content.fetcher.fetching(),
 		Product:  desc.Product, Accelerator: desc.Accelerator, Because: desc.Because, GuestTypes: desc.GuestTypes, Found: found,
-		Capacity: desc.Capacity, Free: free(desc.Capacity, held), Capabilities: a.capabilities(desc.Capabilities),
+		Capacity: desc.Capacity, Free: free(desc.Capacity, held, templates), Capabilities: a.capabilities(desc.Capabilities),
 	}, nil
 }
 
 // free is what is left when every machine has all that it was promised, those
-// that are off included.
-func free(have estate.Capacity, held []driver.Machine) estate.Capacity {
+// that are off included. A template's memory is held once, in memory and on disk.
+func free(have estate.Capacity, held []driver.Machine, templates []driver.Template) estate.Capacity {
+	for _, t := range templates {
+		have.Memory -= t.Def.Memory
+		have.Disk -= estate.Bytes(t.Size)
+	}
 	for _, m := range held {
 		have.Memory -= m.Def.Memory
 		for _, d := range m.Def.Disks {
@@ -156,13 +171,41 @@ func (a *Agent) machinesChanged() {
 	}
 }
 
-// capabilities are those of the hypervisor; a network takes the host's help.
+// capabilities are those of the hypervisor; a network takes the host's help, and
+// what keeps its machines apart is the host's alone.
 func (a *Agent) capabilities(declared []estate.CapabilityReport) []estate.CapabilityReport {
-	all := slices.Clone(declared)
-	for i := range all {
-		if all[i].Name == estate.CanNetwork && all[i].Value != estate.NetworkByName && a.Network == nil {
-			all[i].Has, all[i].Reason = false, a.NoNetwork
+	var all []estate.CapabilityReport
+	for _, c := range declared {
+		switch {
+		case c.Name == estate.CanFilter || c.Name == estate.CanKeepApart:
+			continue
+		case c.Name != estate.CanNetwork:
+			all = append(all, c)
+			continue
+		case c.Has && c.Value != estate.NetworkByName && a.Network == nil:
+			c.Has, c.Reason = false, a.NoNetwork
 		}
+		all = append(all, c, keepsApart(c), filters(c))
 	}
 	return all
+}
+
+// keepsApart says whether networks joined in this way let through what a context
+// says and nothing else.
+func keepsApart(n estate.CapabilityReport) estate.CapabilityReport {
+	c := estate.CapabilityReport{Name: estate.CanKeepApart, GuestType: n.GuestType, Has: n.Has, Reason: n.Reason, Evidence: n.Evidence}
+	if n.Has && n.Value == estate.NetworkByName {
+		c.Has, c.Reason = false, "its networks are the vendor's, and who made them decides what they let through"
+	}
+	return c
+}
+
+// filters says whether each card is held to its own addresses.
+func filters(n estate.CapabilityReport) estate.CapabilityReport {
+	c := keepsApart(n)
+	c.Name = estate.CanFilter
+	if c.Has && n.Value != estate.NetworkByTap {
+		c.Has, c.Reason = false, "machines of one network share a port of ours, so one can pass for another"
+	}
+	return c
 }

@@ -19,6 +19,21 @@ func TestFreeMemoryFollowsTheMachines(t *testing.T) {
 	h.until("the memory is free again", func() bool { return h.hypervisor().Free.Memory == whole })
 }
 
+func TestATemplateTakesMemoryAndDiskOfItsOwn(t *testing.T) {
+	h := newHouse(t)
+	h.employ()
+	h.until("the host is described", func() bool { return h.hypervisor().Free.Memory > 0 })
+	whole := h.hypervisor().Free
+	m := h.order(clone)
+	h.running()
+	h.until("machine and template are counted", func() bool { return h.hypervisor().Free.Memory == whole.Memory-2*estate.GiB })
+	h.must(h.store.Delete(t.Context(), m.Ref(), 0))
+	h.until("only the template is left", func() bool {
+		free := h.hypervisor().Free
+		return free.Memory == whole.Memory-estate.GiB && free.Disk == whole.Disk-estate.GiB
+	})
+}
+
 func TestAHostHasJoinedOnlyOnceItWasDescribed(t *testing.T) {
 	h := newHouse(t)
 	path := "/status"

@@ -34,7 +34,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // soon bounds every wait. An agent looks again after 5 s by itself.
-const soon = 20 * time.Second
+const soon = 2 * time.Minute
 
 // keys lets the agent in as the administrator, as the unix socket does.
 type keys struct{}
@@ -246,7 +246,7 @@ func (h *house) running() {
 	h.t.Helper()
 	h.until("the machine runs", func() bool {
 		s := h.status()
-		return s.Power == estate.On && s.Guest.Desktop && s.Is(estate.Ready)
+		return s.Power == estate.On && s.Guest.Desktop && s.Guest.Own && s.Is(estate.Ready)
 	})
 }
 

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"consort.dev/consort/agent/network"
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -28,10 +26,13 @@ type keeper struct {
 	want    *estate.Machine // the newest seen
 	deleted bool
 
+	shelved  int64                // the epoch of the placement elsewhere for which it was shelved
 	reported estate.MachineStatus // what the plane was told last
 	guest    estate.GuestStatus
 	layers   []estate.LayerState
-	asked    time.Time // when the guest was last asked
+	launches []estate.Launch // since this agent began; under mu
+	asked    time.Time       // when the guest was last asked
+	behind   time.Duration   // its clock was by then
 }
 
 const (
@@ -181,17 +182,29 @@ func (k *keeper) step(ctx context.Context, m *estate.Machine) (time.Duration, er
 	if err != nil {
 		return 0, err
 	}
+	if lost, err := k.keepKey(ctx, m, have); lost || err != nil {
+		return lookEvery, err
+	}
 	if have, err = k.power(ctx, m, have); err != nil {
 		return 0, err
 	}
 	next := k.lookInside(ctx, m, have)
+	if have, err = k.standStill(ctx, m, have); err != nil {
+		return 0, err
+	}
 	return next, k.observe(ctx, m, have)
 }
 
 // destroy removes everything of the machine from this host; it ends with errGone.
 func (k *keeper) destroy(ctx context.Context, m *estate.Machine) error {
 	a := k.agent
+	if err := k.noteKey(ctx, m); err != nil {
+		return err
+	}
 	if err := k.remove(ctx, m); err != nil {
+		return err
+	}
+	if err := k.tellLost(ctx, m); err != nil {
 		return err
 	}
 	a.machinesChanged()
@@ -242,10 +255,17 @@ func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine,
 		return k.unshelve(ctx, m)
 	case m.Spec.Power == estate.Off && err != nil:
 		return driver.Machine{ID: k.id, Power: estate.Off}, nil // made when it is first wanted on
-	case m.Spec.Power == estate.Off || m.Spec.Adopted || err == nil && have.Power != estate.Off:
+	case m.Spec.Power == estate.Off || m.Spec.Adopted || err == nil && (have.Power != estate.Off || m.Spec.Sealed):
 		return have, nil // what runs is left alone
 	}
+	gone, err := k.afresh(ctx, have)
+	if err != nil {
+		return have, err
+	}
 	def, err := k.definition(ctx, m)
+	if err == nil && (gone || len(have.Def.Disks) == 0) {
+		def.Template, err = k.beginsAt(ctx, m, def)
+	}
 	if err != nil {
 		return have, err
 	}
@@ -260,8 +280,11 @@ func (k *keeper) define(ctx context.Context, m *estate.Machine) (driver.Machine,
 func (k *keeper) definition(ctx context.Context, m *estate.Machine) (driver.Definition, error) {
 	hw := m.Spec.Hardware
 	def := driver.Definition{
-		ID: k.id, Name: m.Metadata.Name, GuestType: hw.GuestType, CPUs: hw.CPUs, Memory: hw.Memory, Firmware: hw.Firmware, Screen: hw.Screen,
+		ID: k.id, Name: m.Metadata.Name, GuestType: k.guestType(m), CPUs: hw.CPUs, Memory: hw.Memory, Firmware: hw.Firmware, Screen: hw.Screen,
+		Sealed: m.Spec.Sealed,
 	}
+	rec, _ := k.agent.records.get(k.id)
+	def.Template = rec.Template
 	for _, d := range hw.Disks {
 		disk, err := k.disk(ctx, m, d)
 		if err != nil {
@@ -277,6 +300,15 @@ func (k *keeper) definition(ctx context.Context, m *estate.Machine) (driver.Defi
 		def.NICs = append(def.NICs, nic)
 	}
 	return def, nil
+}
+
+// guestType is the type of guest that the machine is on this host, or will be
+// once a move has placed it here.
+func (k *keeper) guestType(m *estate.Machine) string {
+	if mv := m.Spec.Moving; mv != nil && mv.To == k.agent.Hypervisor {
+		return mv.GuestType
+	}
+	return m.Spec.Hardware.GuestType
 }
 
 func (k *keeper) mac(n estate.NIC, i int) string {
@@ -332,53 +364,23 @@ func (k *keeper) disk(ctx context.Context, m *estate.Machine, d estate.Disk) (dr
 	return driver.Disk{Name: d.Name, File: c}, nil
 }
 
-// port joins the machine's i-th NIC to its network in the form that the host
-// takes, making the network on first use.
-func (k *keeper) port(ctx context.Context, m *estate.Machine, n estate.NIC, i int) (driver.NIC, error) {
-	a, nic := k.agent, driver.NIC{MAC: k.mac(n, i)}
-	form := a.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanNetwork).Value
-	if form == estate.NetworkByName {
-		nic.Name = n.Network // the hypervisor has it, and gives addresses on it
-		return nic, nil
-	}
-	if a.Network == nil {
-		return nic, fault.Unsupported.Errorf("no networks on this host: %s", a.NoNetwork)
-	}
-	project := m.Metadata.Project
-	var known *estate.Network
-	a.remember(func() { known = a.networks[project+"/"+n.Network] })
-	if known == nil {
-		return nic, fault.Unavailable.Errorf("waiting for network %s", n.Network)
-	}
-	subnet, err := netip.ParsePrefix(known.Spec.Subnet)
-	if err != nil {
-		return nic, fault.Invalid.Errorf("network %s: %w", n.Network, err)
-	}
-	if err := a.Network.Ensure(ctx, network.Network{Project: project, Name: n.Network, Subnet: subnet, Egress: known.Spec.Egress}); err != nil {
-		return nic, err
-	}
-	if form == estate.NetworkByBridge {
-		nic.Bridge, err = a.Network.Bridge(ctx, project, n.Network)
-		return nic, err
-	}
-	port, err := a.Network.Join(ctx, project, n.Network, k.id, i)
-	nic.Netns, nic.Tap = port.Netns, port.Tap
-	return nic, err
-}
-
 // power turns the machine on or off. An unknown state is left alone.
 func (k *keeper) power(ctx context.Context, m *estate.Machine, have driver.Machine) (driver.Machine, error) {
 	a := k.agent
 	switch {
 	case have.Power == estate.PowerUnknown || have.Power == m.Spec.Power:
 		return have, nil
-	case m.Spec.Power == estate.On:
-		k.forgetGuest()
-		k.tell(ctx, m, func(s *estate.MachineStatus) { s.Power, s.Waiting = estate.Off, "starting the machine" })
+	case m.Spec.Power == estate.Paused && have.Power == estate.On:
+		return have, nil // once it is ready: see standStill
+	case m.Spec.Power != estate.Off:
+		if k.asked = (time.Time{}); have.Power == estate.Off {
+			k.forgetGuest()
+			k.tell(ctx, m, func(s *estate.MachineStatus) { s.Power, s.Waiting = estate.Off, "starting the machine" })
+		}
 		if err := a.Host.Start(ctx, k.id); err != nil {
 			return have, err
 		}
-		a.Log.Info("machine started", "machine", m.Metadata.Name)
+		a.Log.Info("machine started", "machine", m.Metadata.Name, "was", have.Power)
 	default:
 		k.tell(ctx, m, func(s *estate.MachineStatus) { s.Waiting = "waiting for the guest to shut down" })
 		if err := a.Host.Stop(ctx, k.id, stopGrace); err != nil {
@@ -399,10 +401,11 @@ func (k *keeper) observe(ctx context.Context, m *estate.Machine, have driver.Mac
 	return k.tell(ctx, m, func(s *estate.MachineStatus) {
 		s.Power, s.Starts, s.Started, s.Waiting = have.Power, have.Starts, have.Started, ""
 		s.Display = ""
-		if can := k.agent.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanDisplay); can.Has && have.Power == estate.On {
+		if can := k.agent.Host.CanFor(m.Spec.Hardware.GuestType, estate.CanDisplay); can.Has && have.Power != estate.Off && have.Power != estate.PowerUnknown {
 			s.Display = can.Value
 		}
 		s.Guest, s.Layers = k.guest, k.layers
+		s.Launches = k.launchesAfter(s.Launches)
 		k.tellDrift(s, drift(m, have))
 		if have.Power == estate.PowerUnknown {
 			s.Waiting = "the host cannot tell whether the machine runs; nothing is done until it can"
@@ -451,7 +454,7 @@ func (k *keeper) tell(ctx context.Context, m *estate.Machine, change func(*estat
 func equalStatus(a, b estate.MachineStatus) bool {
 	return a.Power == b.Power && a.Epoch == b.Epoch && a.Hypervisor == b.Hypervisor && a.Starts == b.Starts &&
 		a.Started.Equal(b.Started) && a.Display == b.Display && a.Waiting == b.Waiting && a.Observed == b.Observed &&
-		a.Guest.Agent == b.Guest.Agent && a.Guest.Desktop == b.Guest.Desktop && a.Guest.Hostname == b.Guest.Hostname &&
-		slices.Equal(a.Guest.Addresses, b.Guest.Addresses) && slices.Equal(a.Layers, b.Layers) &&
-		a.Get(drifted).Text == b.Get(drifted).Text
+		a.Guest.Agent == b.Guest.Agent && a.Guest.Desktop == b.Guest.Desktop && a.Guest.Own == b.Guest.Own && a.Guest.Hostname == b.Guest.Hostname &&
+		slices.Equal(a.Guest.Addresses, b.Guest.Addresses) && slices.Equal(a.Layers, b.Layers) && slices.Equal(a.Launches, b.Launches) &&
+		a.Key == b.Key && a.Lost.Equal(b.Lost) && a.Get(drifted).Text == b.Get(drifted).Text
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -309,10 +310,15 @@ func TestANewAgentDetachesWhatIsNoLongerGranted(t *testing.T) {
 // start asks the agent, as the plane does, to start a layer's application.
 func (h *house) start(m *estate.Machine, l estate.Layer) error {
 	h.t.Helper()
-	h.until("the agent listens", func() bool { return h.calls.Listening("here") })
-	conn, err := h.calls.Dial(h.t.Context(), "here", api.Call{
+	var conn net.Conn
+	var err error
+	call := api.Call{
 		Verb: api.CallStart, Machine: estate.MachineID(m.Metadata.UID),
 		Start: &api.Start{Layer: l, Command: []string{"/usr/bin/" + l.Application}, User: "user", Home: "/home/user"},
+	}
+	h.until("the agent answers", func() bool { // one that was killed may not be missed yet
+		conn, err = h.calls.Dial(h.t.Context(), "here", call)
+		return !errors.Is(err, fault.Unavailable)
 	})
 	h.must(err)
 	defer conn.Close()

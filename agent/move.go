@@ -71,17 +71,19 @@ func (k *keeper) own(m *estate.Machine) error {
 }
 
 // shelve takes the machine, which is another host's now, from those that this
-// host can run, and keeps its disks until the move is over.
+// host can run, and keeps its disks until the move is over. That it is shelved
+// is recorded first: an agent that dies before its host answers would otherwise
+// not know what to bring back.
 func (k *keeper) shelve(ctx context.Context, m *estate.Machine) error {
 	a := k.agent
-	if rec, _ := a.records.get(k.id); rec.Shelved && rec.Epoch == m.Spec.Epoch {
+	if k.shelved == m.Spec.Epoch {
 		return nil
 	}
 	files, err := k.volumesOf(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := a.records.see(k.recordOf(m), func(r *record) { r.Volumes = files }); err != nil {
+	if err := a.records.see(k.recordOf(m), func(r *record) { r.Volumes, r.Shelved, r.Arriving = files, true, false }); err != nil {
 		return err
 	}
 	have, err := a.Host.Get(ctx, k.id)
@@ -90,7 +92,7 @@ func (k *keeper) shelve(ctx context.Context, m *estate.Machine) error {
 		return err
 	case err == nil && have.Power == estate.PowerUnknown:
 		return fault.Unavailable.Errorf("shelve machine %s: its host cannot tell whether it runs", m.Metadata.Name)
-	case err == nil && have.Power == estate.On:
+	case err == nil && have.Power != estate.Off:
 		if err := a.Host.Stop(ctx, k.id, stopGrace); err != nil {
 			return err
 		}
@@ -101,7 +103,8 @@ func (k *keeper) shelve(ctx context.Context, m *estate.Machine) error {
 	k.forgetGuest()
 	a.machinesChanged()
 	a.Log.Info("machine shelved", "machine", m.Metadata.Name, "placed", m.Spec.Hypervisor)
-	return a.records.see(k.recordOf(m), func(r *record) { r.Shelved, r.Arriving = true, false })
+	k.shelved = m.Spec.Epoch
+	return nil
 }
 
 // unshelve brings back the machine that came back.

@@ -23,10 +23,13 @@ type record struct {
 	Name    string           `json:"name"`
 	Epoch   int64            `json:"epoch"` // the highest seen
 
+	Template string `json:"template,omitempty"` // the host's, from which it was made here
+	Identity bool   `json:"identity,omitempty"` // it was given its own since
+
 	// What a move leaves here. A machine that came by one is never made from
 	// its image again: its disks begin empty, each of its exact size.
 	Arriving bool            `json:"arriving,omitempty"` // it is prepared, and not placed here yet
-	Shelved  bool            `json:"shelved,omitempty"`  // it is undefined, and its disks are kept
+	Shelved  bool            `json:"shelved,omitempty"`  // it is undefined and its disks are kept, or about to be
 	Came     map[string]came `json:"came,omitempty"`     // the disks it came with, by name
 	Volumes  []fileOf        `json:"volumes,omitempty"`  // whose files lie here, and go with what is left of it
 }
@@ -88,6 +91,7 @@ func (r *records) see(rec record, change func(*record)) error {
 		return fault.Stale.Errorf("machine %s: ordered under epoch %d, but epoch %d was seen already", rec.Name, rec.Epoch, old.Epoch)
 	}
 	rec.Arriving, rec.Shelved, rec.Came, rec.Volumes = old.Arriving, old.Shelved, maps.Clone(old.Came), old.Volumes
+	rec.Template, rec.Identity = old.Template, old.Identity
 	if change != nil {
 		change(&rec)
 	}

@@ -21,15 +21,20 @@ const innerEnd = "host0"
 func hostBridge(ns string) string { return "b" + short(ns) }
 func outerEnd(ns string) string   { return "w" + short(ns) }
 
-// Bridge returns a bridge in the host's own namespace that leads to a network
-// that Ensure made, for hypervisors that plug machines in by themselves. The
-// host has no address on it and routes nothing there: whoever is plugged in
-// meets the network and nobody else. It goes with the network. It may be called
-// again.
-func (h *Host) Bridge(ctx context.Context, project, name string) (string, error) {
+// Bridge gives the card an address on a network that Ensure made and returns a
+// bridge in the host's own namespace that leads there, for hypervisors that plug
+// machines in by themselves. The host has no address on it and routes nothing
+// there: whoever is plugged in meets the network and nobody else. Those behind
+// one bridge are told apart by their addresses alone, so one can pass for
+// another. It goes with the network. It may be called again.
+func (h *Host) Bridge(ctx context.Context, project, name string, c Card) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ns := h.namespace(project, name)
+	n, ok := h.made[ns]
+	if !ok {
+		return "", fault.NotFound.Errorf("join machine %s: there is no network %s", c.Machine, name)
+	}
 	outside, outer := hostBridge(ns), outerEnd(ns)
 	var steps [][]string
 	if !linkExists(ctx, "", outside) {
@@ -39,11 +44,19 @@ func (h *Host) Bridge(ctx context.Context, project, name string) (string, error)
 	if !linkExists(ctx, "", outer) {
 		steps = append(steps, []string{"link", "add", outer, "type", "veth", "peer", "name", innerEnd, "netns", ns})
 	}
-	steps = append(steps,
-		[]string{"link", "set", outer, "master", outside, "up"},
-		[]string{"-n", ns, "link", "set", innerEnd, "master", bridge, "up"},
-	)
 	for _, args := range steps {
+		if err := run(ctx, "ip", args...); err != nil {
+			return "", fmt.Errorf("bridge network %s to the host: %w", name, err)
+		}
+	}
+	// What they may send is settled before anybody hears it.
+	if _, err := h.take(ctx, ns, n, c.port(), innerEnd, c.MAC); err != nil {
+		return "", fmt.Errorf("bridge network %s to the host: %w", name, err)
+	}
+	for _, args := range [][]string{
+		{"link", "set", outer, "master", outside, "up"},
+		{"-n", ns, "link", "set", innerEnd, "master", bridge, "up"},
+	} {
 		if err := run(ctx, "ip", args...); err != nil {
 			return "", fmt.Errorf("bridge network %s to the host: %w", name, err)
 		}

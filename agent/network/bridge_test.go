@@ -9,12 +9,13 @@ import (
 )
 
 // plug makes a machine of another's making: a namespace on the host's bridge.
-func plug(t *testing.T, bridge, address string) (ns string) {
+func plug(t *testing.T, h *Host, bridge string) (ns string) {
 	t.Helper()
 	ns = "guest" + short(t.Name())
+	address := addressOf(t, h, first).String() + "/24"
 	steps := [][]string{
 		{"netns", "add", ns},
-		{"link", "add", "g" + short(t.Name()), "type", "veth", "peer", "name", "eth0", "netns", ns},
+		{"link", "add", "g" + short(t.Name()), "type", "veth", "peer", "name", "eth0", "address", first.MAC, "netns", ns},
 		{"link", "set", "g" + short(t.Name()), "master", bridge, "up"},
 		{"-n", ns, "addr", "add", address, "dev", "eth0"},
 		{"-n", ns, "link", "set", "eth0", "up"},
@@ -36,18 +37,22 @@ func TestABridgeLeadsToTheNetworkAndNotToTheHost(t *testing.T) {
 	var bridge string
 	for range 2 {
 		var err error
-		if bridge, err = h.Bridge(t.Context(), "p", "n"); err != nil {
+		if bridge, err = h.Bridge(t.Context(), "p", "n", first); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if out, err := exec.Command("ip", "-o", "addr", "show", "dev", bridge).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("the host has an address on it: %s, %v", out, err)
 	}
-	greetInside(t, netnsPath(h.namespace("p", "n")), netip.MustParseAddrPort("10.99.7.1:8098"))
-	ns := plug(t, bridge, "10.99.7.50/24")
-	out, err := exec.Command("ip", "netns", "exec", ns, "bash", "-c", "exec 3<>/dev/tcp/10.99.7.1/8098; head -c 6 <&3").Output()
-	if err != nil || string(out) != "inside" {
-		t.Errorf("a machine on the bridge hears %q, %v; want the network", out, err)
+	ns := plug(t, h, bridge)
+	to := netip.AddrPortFrom(addressOf(t, h, first), 8098)
+	greetInside(t, netnsPath(ns), to)
+	conn, err := h.Dial(t.Context(), "p", "n", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := greeting(conn); got != "inside" {
+		t.Errorf("a machine on the bridge answers %q, want %q", got, "inside")
 	}
 }
 
@@ -56,11 +61,11 @@ func TestABridgeGoesWithItsLastMachine(t *testing.T) {
 	if err := h.Ensure(t.Context(), testNet); err != nil {
 		t.Fatal(err)
 	}
-	bridge, err := h.Bridge(t.Context(), "p", "n")
+	bridge, err := h.Bridge(t.Context(), "p", "n", first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns := plug(t, bridge, "10.99.7.50/24")
+	ns := plug(t, h, bridge)
 	if err := h.RemoveUnused(t.Context(), "p", "n"); err != nil {
 		t.Fatal(err)
 	}

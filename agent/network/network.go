@@ -3,7 +3,6 @@
 package network
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -35,20 +34,23 @@ type Host struct {
 	dir    string // leases and pid files
 	prefix string // of everything named in the kernel, so that two estates on a host never meet
 	mu     sync.Mutex
+	made   map[string]Network // by namespace, as Ensure made them last
 }
 
 // Network is a network to make.
 type Network struct {
 	Project string
 	Name    string
-	Subnet  netip.Prefix // the host has its first address
-	Egress  bool         // machines reach other networks through the host
+	Subnet  netip.Prefix    // the host has its first address
+	Egress  bool            // there is a way out, through the host
+	Ways    []estate.Egress // where that leads; nowhere when empty
 }
 
 // Port is where a machine's NIC plugs in.
 type Port struct {
 	Netns string // path of the namespace
 	Tap   string
+	Addr  netip.Addr // the card's own on the network
 }
 
 // bridge is the name of the bridge in every namespace.
@@ -60,7 +62,7 @@ func Open(dir string) (*Host, error) {
 		return nil, fmt.Errorf("open networks: %w", err)
 	}
 	sum := sha256.Sum256([]byte(dir))
-	return &Host{dir: dir, prefix: "cs" + hex.EncodeToString(sum[:3])}, nil
+	return &Host{dir: dir, prefix: "cs" + hex.EncodeToString(sum[:3]), made: map[string]Network{}}, nil
 }
 
 // Probe says why networks cannot be made here, or returns nil.
@@ -82,58 +84,94 @@ func Probe(ctx context.Context) error {
 	return nil
 }
 
-// Ensure makes the network, or completes it. An equal one is left as it is.
+// Ensure makes the network, or makes it as n says. An equal one is left as it is.
 func (h *Host) Ensure(ctx context.Context, n Network) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ns := h.namespace(n.Project, n.Name)
-	gateway := netip.PrefixFrom(n.Subnet.Addr().Next(), n.Subnet.Bits())
+	if err := h.ensureBridge(ctx, ns, n); err != nil {
+		return fmt.Errorf("make network %s: %w", n.Name, err)
+	}
+	if err := h.ensureEdge(ctx, ns, n); err != nil {
+		return fmt.Errorf("keep network %s apart: %w", n.Name, err)
+	}
+	if err := h.ensureWayOut(ctx, ns, n); err != nil {
+		return fmt.Errorf("give network %s a way out: %w", n.Name, err)
+	}
+	if err := h.serve(ctx, ns, n); err != nil {
+		return fmt.Errorf("give addresses on network %s: %w", n.Name, err)
+	}
+	h.made[ns] = n
+	return nil
+}
+
+func (h *Host) ensureBridge(ctx context.Context, ns string, n Network) error {
 	if _, err := os.Stat(netnsPath(ns)); err != nil {
+		os.Remove(h.file(ns, "rules")) // of one that went with the kernel
 		if err := run(ctx, "ip", "netns", "add", ns); err != nil {
-			return fmt.Errorf("make network %s: %w", n.Name, err)
+			return err
 		}
 	}
 	if !linkExists(ctx, ns, bridge) {
+		// Before anything is up: nothing ever has an address of IPv6, and what
+		// machines say to each other is no business of the rules at the edge. A
+		// kernel may lack these knobs, and then what they turn off.
+		for _, knob := range []string{"net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1", "net.bridge.bridge-nf-call-iptables=0"} {
+			run(ctx, "ip", "netns", "exec", ns, "sysctl", "-qw", knob)
+		}
 		// The bridge keeps one MAC: without it the MAC follows the first tap.
 		if err := run(ctx, "ip", "-n", ns, "link", "add", bridge, "address", estate.MACFor(estate.MachineID(ns), 0), "type", "bridge"); err != nil {
-			return fmt.Errorf("make network %s: %w", n.Name, err)
+			return err
 		}
 	}
 	for _, args := range [][]string{
-		{"-n", ns, "addr", "replace", gateway.String(), "dev", bridge},
+		{"-n", ns, "addr", "replace", netip.PrefixFrom(n.gateway(), n.Subnet.Bits()).String(), "dev", bridge},
 		{"-n", ns, "link", "set", "lo", "up"},
 		{"-n", ns, "link", "set", bridge, "up"},
 	} {
 		if err := run(ctx, "ip", args...); err != nil {
-			return fmt.Errorf("make network %s: %w", n.Name, err)
+			return err
 		}
-	}
-	if n.Egress {
-		if err := h.egress(ctx, ns, n); err != nil {
-			return fmt.Errorf("give network %s a way out: %w", n.Name, err)
-		}
-	}
-	if err := h.serveDHCP(ctx, ns, n); err != nil {
-		return fmt.Errorf("give addresses on network %s: %w", n.Name, err)
 	}
 	return nil
 }
 
-// Join makes the port of a machine on a network that Ensure made. It may be
-// called again.
-func (h *Host) Join(ctx context.Context, project, name string, id estate.MachineID, nic int) (Port, error) {
+// Change is Ensure for a network that is there; an absent one is success.
+func (h *Host) Change(ctx context.Context, n Network) error {
+	if _, err := os.Stat(netnsPath(h.namespace(n.Project, n.Name))); err != nil {
+		return nil
+	}
+	return h.Ensure(ctx, n)
+}
+
+// Join makes the port of a card on a network that Ensure made, with an address
+// that is its own. It may be called again.
+func (h *Host) Join(ctx context.Context, project, name string, c Card) (Port, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ns, tap := h.namespace(project, name), tapName(id, nic)
-	if !linkExists(ctx, ns, tap) {
-		if err := run(ctx, "ip", "-n", ns, "tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr"); err != nil {
-			return Port{}, fmt.Errorf("join machine %s to network %s: %w", id, name, err)
+	ns, tap := h.namespace(project, name), c.port()
+	n, ok := h.made[ns]
+	if !ok {
+		return Port{}, fault.NotFound.Errorf("join machine %s: there is no network %s", c.Machine, name)
+	}
+	var addr netip.Addr
+	err := func() error {
+		if !linkExists(ctx, ns, tap) {
+			if err := run(ctx, "ip", "-n", ns, "tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr"); err != nil {
+				return err
+			}
 		}
+		// What it may send is settled before anybody hears it.
+		var err error
+		if addr, err = h.take(ctx, ns, n, tap, tap, c.MAC); err != nil {
+			return err
+		}
+		return run(ctx, "ip", "-n", ns, "link", "set", tap, "master", bridge, "up")
+	}()
+	if err != nil {
+		return Port{}, fmt.Errorf("join machine %s to network %s: %w", c.Machine, name, err)
 	}
-	if err := run(ctx, "ip", "-n", ns, "link", "set", tap, "master", bridge, "up"); err != nil {
-		return Port{}, fmt.Errorf("join machine %s to network %s: %w", id, name, err)
-	}
-	return Port{Netns: netnsPath(ns), Tap: tap}, nil
+	return Port{Netns: netnsPath(ns), Tap: tap, Addr: addr}, nil
 }
 
 // Leave removes the machine's ports from every network. Absent ones are success.
@@ -146,10 +184,14 @@ func (h *Host) Leave(ctx context.Context, id estate.MachineID) error {
 	}
 	for _, ns := range names {
 		for nic := range 8 {
-			if tap := tapName(id, nic); linkExists(ctx, ns, tap) {
-				if err := run(ctx, "ip", "-n", ns, "link", "del", tap); err != nil {
-					return fmt.Errorf("machine %s leaves %s: %w", id, ns, err)
-				}
+			tap := tapName(id, nic)
+			err := h.leave(ctx, ns, tap)
+			if err == nil && linkExists(ctx, ns, tap) {
+				run(ctx, "ip", "netns", "exec", ns, "nft", "delete", "chain", "netdev", "port", tap)
+				err = run(ctx, "ip", "-n", ns, "link", "del", tap)
+			}
+			if err != nil {
+				return fmt.Errorf("machine %s leaves %s: %w", id, ns, err)
 			}
 		}
 	}
@@ -201,7 +243,11 @@ func (h *Host) Close(ctx context.Context) error {
 }
 
 func (h *Host) remove(ctx context.Context, ns string) error {
-	h.stopDHCP(ns)
+	h.stopServing(ns)
+	delete(h.made, ns)
+	for _, what := range []string{"leases", "hosts", "rules"} {
+		os.Remove(h.file(ns, what))
+	}
 	for _, link := range []string{outerEnd(ns), hostBridge(ns)} {
 		if !linkExists(ctx, "", link) {
 			continue
@@ -219,24 +265,7 @@ func (h *Host) remove(ctx context.Context, ns string) error {
 
 // Address returns the address that DHCP gave to the MAC, or fault.NotFound.
 func (h *Host) Address(project, name, mac string) (netip.Addr, error) {
-	f, err := os.Open(h.file(h.namespace(project, name), "leases"))
-	if err != nil {
-		return netip.Addr{}, fault.NotFound.Errorf("no address was given to %s yet", mac)
-	}
-	defer f.Close()
-	var found netip.Addr
-	for s := bufio.NewScanner(f); s.Scan(); {
-		// expiry, MAC, address, host name, client ID (dnsmasq's lease file)
-		if w := strings.Fields(s.Text()); len(w) >= 3 && strings.EqualFold(w[1], mac) {
-			if a, err := netip.ParseAddr(w[2]); err == nil {
-				found = a
-			}
-		}
-	}
-	if !found.IsValid() {
-		return found, fault.NotFound.Errorf("no address was given to %s yet", mac)
-	}
-	return found, nil
+	return h.leased(h.namespace(project, name), mac)
 }
 
 // dialLimit is how long Dial tries. A port that refuses is tried again: a
@@ -293,109 +322,6 @@ func enter(path string) error {
 	return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 }
 
-// egress joins the namespace to the host by a veth pair and translates what
-// leaves it.
-func (h *Host) egress(ctx context.Context, ns string, n Network) error {
-	outer := "v" + short(ns)
-	// A pair of addresses of its own for the way between namespace and host,
-	// from the block for such links (RFC 6598).
-	sum := sha256.Sum256([]byte(ns))
-	up := netip.AddrFrom4([4]byte{100, 64 | sum[0]&63, sum[1], sum[2] &^ 3})
-	hostSide, nsSide := up.Next(), up.Next().Next()
-	if !linkExists(ctx, "", outer) {
-		if err := run(ctx, "ip", "link", "add", outer, "type", "veth", "peer", "name", "up0", "netns", ns); err != nil {
-			return err
-		}
-	}
-	steps := [][]string{
-		{"ip", "addr", "replace", hostSide.String() + "/30", "dev", outer},
-		{"ip", "link", "set", outer, "up"},
-		{"ip", "-n", ns, "addr", "replace", nsSide.String() + "/30", "dev", "up0"},
-		{"ip", "-n", ns, "link", "set", "up0", "up"},
-		{"ip", "-n", ns, "route", "replace", "default", "via", hostSide.String()},
-		{"ip", "netns", "exec", ns, "sysctl", "-qw", "net.ipv4.ip_forward=1"},
-		{"ip", "netns", "exec", ns, "nft", "add table ip out; flush table ip out; add chain ip out post { type nat hook postrouting priority 100; }; add rule ip out post oifname up0 masquerade"},
-		{"sysctl", "-qw", "net.ipv4.ip_forward=1"},
-		{"nft", fmt.Sprintf("add table ip %[1]s; flush table ip %[1]s; add chain ip %[1]s post { type nat hook postrouting priority 100; }; add rule ip %[1]s post ip saddr %[2]s/30 masquerade; "+
-			// The host itself is no way out: what comes in by the link may only be forwarded.
-			"add chain ip %[1]s own { type filter hook input priority 0; }; add rule ip %[1]s own iifname %[3]s drop", ns, up, outer)},
-	}
-	for _, s := range steps {
-		if err := run(ctx, s[0], s[1:]...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// serveDHCP starts the namespace's DHCP server unless it runs. Where there is a
-// way out it answers for names too, from the host's own name servers.
-func (h *Host) serveDHCP(ctx context.Context, ns string, n Network) error {
-	if h.dhcpPID(ns) != 0 {
-		return nil
-	}
-	first, last := span(n.Subnet)
-	args := []string{"netns", "exec", ns, "dnsmasq",
-		"--conf-file=/dev/null", "--keep-in-foreground", "--user=root", "--no-ping",
-		"--bind-interfaces", "--interface=" + bridge, "--except-interface=lo",
-		fmt.Sprintf("--dhcp-range=%s,%s,12h", first, last),
-		"--dhcp-authoritative", "--dhcp-rapid-commit",
-		"--dhcp-leasefile=" + h.file(ns, "leases"),
-		"--pid-file=" + h.file(ns, "pid"),
-	}
-	if !n.Egress {
-		args = append(args, "--dhcp-option=option:router", "--port=0") // no way out and no names
-	}
-	cmd := exec.Command("ip", args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	gone := make(chan error, 1)
-	go func() { gone <- cmd.Wait() }()
-	for deadline := time.Now().Add(5 * time.Second); ; {
-		if h.dhcpPID(ns) != 0 {
-			return nil
-		}
-		select {
-		case err := <-gone:
-			return fault.Unavailable.Errorf("dnsmasq ended: %w", errors.Join(err, ctx.Err()))
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if time.Now().After(deadline) {
-			return fault.Unavailable.Errorf("dnsmasq did not start within 5 s")
-		}
-	}
-}
-
-// dhcpPID returns the process that serves the namespace, or 0. The pid file
-// alone proves nothing after a reboot, so the command line must name it too.
-func (h *Host) dhcpPID(ns string) int {
-	b, err := os.ReadFile(h.file(ns, "pid"))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return 0
-	}
-	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if !bytes.Contains(line, []byte(h.file(ns, "pid"))) {
-		return 0
-	}
-	return pid
-}
-
-func (h *Host) stopDHCP(ns string) {
-	if pid := h.dhcpPID(ns); pid != 0 {
-		syscall.Kill(pid, syscall.SIGKILL)
-	}
-	os.Remove(h.file(ns, "pid"))
-	os.Remove(h.file(ns, "leases"))
-}
-
 func (h *Host) file(ns, what string) string { return filepath.Join(h.dir, ns+"."+what) }
 
 // namespace returns the name in the kernel. It is short because nftables and
@@ -431,18 +357,6 @@ func tapName(id estate.MachineID, nic int) string { return "t" + short(string(id
 func short(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:5])
-}
-
-// span returns the addresses that DHCP gives: all but the network, the host's
-// first and the broadcast address.
-func span(p netip.Prefix) (first, last netip.Addr) {
-	base := p.Masked().Addr().As4()
-	n := uint32(base[0])<<24 | uint32(base[1])<<16 | uint32(base[2])<<8 | uint32(base[3])
-	end := n | (1<<(32-p.Bits()) - 1) - 1
-	at := func(v uint32) netip.Addr {
-		return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-	}
-	return at(n + 2), at(end)
 }
 
 func linkExists(ctx context.Context, ns, name string) bool {

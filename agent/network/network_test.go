@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"consort.dev/consort/estate"
+	"consort.dev/consort/fault"
 )
 
 func openHere(t *testing.T) *Host {
@@ -29,6 +31,30 @@ func openHere(t *testing.T) *Host {
 	return h
 }
 
+// card is the i-th machine's.
+func card(i int) Card {
+	id := estate.MachineID(fmt.Sprintf("0b9c3a52-0000-4000-8000-%012d", i))
+	return Card{Machine: id, MAC: estate.MACFor(id, 0)}
+}
+
+var first = card(1)
+
+// addressOf returns what the card was given.
+func addressOf(t *testing.T, h *Host, c Card) netip.Addr {
+	t.Helper()
+	all, err := h.seats(h.namespace("p", "n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.mac == c.MAC {
+			return s.addr
+		}
+	}
+	t.Fatalf("%s has no address", c.MAC)
+	return netip.Addr{}
+}
+
 var testNet = Network{Project: "p", Name: "n", Subnet: netip.MustParsePrefix("10.99.7.0/24")}
 
 func TestEnsureTwiceIsOnce(t *testing.T) {
@@ -38,7 +64,7 @@ func TestEnsureTwiceIsOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := h.dhcpPID(h.namespace("p", "n"))
+	first := h.serverPID(h.namespace("p", "n"))
 	again, err := Open(h.dir) // as after a crash
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +72,7 @@ func TestEnsureTwiceIsOnce(t *testing.T) {
 	if err := again.Ensure(t.Context(), testNet); err != nil {
 		t.Fatal(err)
 	}
-	if got := again.dhcpPID(again.namespace("p", "n")); got != first || got == 0 {
+	if got := again.serverPID(again.namespace("p", "n")); got != first || got == 0 {
 		t.Errorf("DHCP server is process %d, then %d; want the same", first, got)
 	}
 }
@@ -56,11 +82,10 @@ func TestPortsComeAndGo(t *testing.T) {
 	if err := h.Ensure(t.Context(), testNet); err != nil {
 		t.Fatal(err)
 	}
-	id := estate.MachineID("0b9c3a52-0000-4000-8000-000000000001")
 	var port Port
 	for range 2 {
 		var err error
-		if port, err = h.Join(t.Context(), "p", "n", id, 0); err != nil {
+		if port, err = h.Join(t.Context(), "p", "n", first); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,7 +94,7 @@ func TestPortsComeAndGo(t *testing.T) {
 		t.Fatalf("no tap %s in %s", port.Tap, ns)
 	}
 	for range 2 {
-		if err := h.Leave(t.Context(), id); err != nil {
+		if err := h.Leave(t.Context(), first.Machine); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,8 +108,7 @@ func TestANetworkGoesWithItsLastMachine(t *testing.T) {
 	if err := h.Ensure(t.Context(), testNet); err != nil {
 		t.Fatal(err)
 	}
-	id := estate.MachineID("0b9c3a52-0000-4000-8000-000000000001")
-	if _, err := h.Join(t.Context(), "p", "n", id, 0); err != nil {
+	if _, err := h.Join(t.Context(), "p", "n", first); err != nil {
 		t.Fatal(err)
 	}
 	ns := netnsPath(h.namespace("p", "n"))
@@ -94,7 +118,7 @@ func TestANetworkGoesWithItsLastMachine(t *testing.T) {
 	if _, err := os.Stat(ns); err != nil {
 		t.Fatalf("a network that is used was removed: %v", err)
 	}
-	if err := h.Leave(t.Context(), id); err != nil {
+	if err := h.Leave(t.Context(), first.Machine); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -174,7 +198,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns := h.namespace("p", "n")
-	pid := h.dhcpPID(ns)
+	pid := h.serverPID(ns)
 	if err := h.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -196,5 +220,42 @@ func TestSpanLeavesOutTheEnds(t *testing.T) {
 	first, last := span(netip.MustParsePrefix("10.77.1.0/24"))
 	if first.String() != "10.77.1.2" || last.String() != "10.77.1.254" {
 		t.Errorf("span = %s to %s, want 10.77.1.2 to 10.77.1.254", first, last)
+	}
+}
+
+// TestAnAddressIsTakenBackFromWhoHadIt gives every address of a small network to
+// cards that are gone: the server, a real one, gives none of them to another card
+// until it has forgotten that.
+func TestAnAddressIsTakenBackFromWhoHadIt(t *testing.T) {
+	h := openHere(t)
+	n := Network{Project: "p", Name: "small", Subnet: netip.MustParsePrefix("10.91.0.0/29")}
+	ns := h.namespace(n.Project, n.Name)
+	var gone strings.Builder
+	for i := 2; i <= 6; i++ {
+		client := "*"
+		if i%2 == 0 {
+			client = fmt.Sprintf("ff:00:00:00:%02x:00:02:00:00:ab:11", i)
+		}
+		fmt.Fprintf(&gone, "%d 02:00:00:00:00:%02x 10.91.0.%d gone-%d %s\n", time.Now().Add(time.Hour).Unix(), i, i, i, client)
+	}
+	if err := os.WriteFile(h.file(ns, "leases"), []byte(gone.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Ensure(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(h.leases(ns)); got != 5 {
+		t.Fatalf("the server knows %d leases of machines that are gone, want 5", got)
+	}
+	for i := range 5 {
+		if _, err := h.Join(t.Context(), n.Project, n.Name, card(i)); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(h.leases(ns)); got != 4-i {
+			t.Errorf("after %d new cards %d old leases are left, want %d", i+1, got, 4-i)
+		}
+	}
+	if _, err := h.Join(t.Context(), n.Project, n.Name, card(5)); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("a sixth card got an address: %v", err)
 	}
 }
