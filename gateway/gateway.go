@@ -9,13 +9,16 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/presentation"
+	"consort.dev/consort/recording"
 )
 
 // Dial opens a connection to a machine by a way: its screen, or a port of its
@@ -27,17 +30,22 @@ type Options struct {
 	KV        store.KV     // holds tickets
 	Store     *store.Store // holds sessions and what they lead to
 	Dial      Dial
+	Carry     Carry                             // of files; none are carried when nil
 	Providers map[string]*presentation.Provider // by the name of their offer
 	Now       func() time.Time                  // the clock
 	Random    io.Reader                         // makes tickets; crypto/rand.Reader
 	Log       *slog.Logger
+	Audit     audit.Recorder // of sessions and what crosses; nothing is written when nil, in tests
+
+	Recordings *recording.Keeper // nil where none are kept: what must be recorded is not shown then
 }
 
 // Gateway issues tickets and serves what they open. It is safe for concurrent
 // use.
 type Gateway struct {
 	Options
-	tickets tickets
+	tickets   tickets
+	strangers audit.Sparing // tells of tickets that opened nothing
 
 	mu   sync.Mutex
 	open map[*opened]struct{}
@@ -46,15 +54,25 @@ type Gateway struct {
 // opened is a session with somebody connected.
 type opened struct {
 	project, session, uid, desktop string
+	machine                        string // its UID
 	end                            context.CancelCauseFunc
+	own                            chan struct{} // closed once the machine is its own; nil when it was from the start
+	let                            sync.Once
+}
+
+// letIn lets input through.
+func (o *opened) letIn() {
+	if o.own != nil {
+		o.let.Do(func() { close(o.own) })
+	}
 }
 
 // New returns a gateway. Run must run for sessions to end when they are told to.
 func New(o Options) *Gateway {
 	return &Gateway{
 		Options: o,
-		tickets: tickets{kv: o.KV, now: o.Now, random: o.Random},
-		open:    map[*opened]struct{}{},
+		tickets: tickets{kv: o.KV, now: o.Now, random: o.Random}, strangers: audit.Sparing{To: o.Audit, Now: o.Now},
+		open: map[*opened]struct{}{},
 	}
 }
 
@@ -101,7 +119,14 @@ func (g *Gateway) follow(ctx context.Context) error {
 		kept[s.Metadata.UID] = true
 	}
 	g.endWhere("the session was removed", func(o *opened) bool { return !kept[o.uid] })
-	events, err := g.Store.Watch(ctx, revision, "Session", "Desktop")
+	machines, _, err := store.List[estate.Machine](ctx, g.Store, "")
+	if err != nil {
+		return err
+	}
+	for _, m := range machines {
+		g.isOwn(m)
+	}
+	events, err := g.Store.Watch(ctx, revision, "Session", "Desktop", "Machine")
 	if err != nil {
 		return err
 	}
@@ -109,6 +134,8 @@ func (g *Gateway) follow(ctx context.Context) error {
 		switch x := e.Object.(type) {
 		case *estate.Session:
 			g.judge(x, e.Deleted)
+		case *estate.Machine:
+			g.isOwn(x)
 		case *estate.Desktop:
 			if e.Deleted || !x.Metadata.Deleting.IsZero() {
 				g.endWhere("the desktop was removed", func(o *opened) bool {
@@ -136,6 +163,20 @@ func (g *Gateway) judge(s *estate.Session, deleted bool) {
 	g.endWhere(why, func(o *opened) bool { return o.uid == s.Metadata.UID })
 }
 
+// isOwn lets input through to the machine if it is its own by now.
+func (g *Gateway) isOwn(m *estate.Machine) {
+	if !m.Own() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for o := range g.open {
+		if o.machine == m.Metadata.UID {
+			o.letIn()
+		}
+	}
+}
+
 func (g *Gateway) endWhere(why string, match func(*opened) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,6 +198,19 @@ func (g *Gateway) enter(o *opened) {
 	g.open[o] = struct{}{}
 }
 
+// beside reports whether others look at the session too.
+func (g *Gateway) beside(v *visit) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := 0
+	for o := range g.open {
+		if o.uid == v.session.Metadata.UID {
+			n++
+		}
+	}
+	return n > 1
+}
+
 func (g *Gateway) leave(o *opened) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -170,6 +224,10 @@ type visit struct {
 	provider *presentation.Provider
 	policy   presentation.Policy
 	title    string
+	own      <-chan struct{} // see driver.Session
+	idled    bool            // nobody did anything for too long
+	context  string
+	record   estate.Recording
 }
 
 // find loads what the session leads to now. The ticket's binding is compared
@@ -204,6 +262,11 @@ func (g *Gateway) around(ctx context.Context, s *estate.Session) (*visit, error)
 		return nil, err
 	}
 	v.policy.Clipboard = x.Spec.Clipboard
+	v.context, v.record = x.Metadata.Name, x.Spec.Recording
+	v.policy.Idle = time.Duration(x.Spec.TimeOuts.Idle)
+	if x.Spec.Watermark {
+		v.policy.Watermark = strings.Join([]string{s.Spec.Person, d.Metadata.Name, g.Now().UTC().Format("2006-01-02 15:04")}, " ")
+	}
 	v.title = cmp.Or(d.Spec.Title, d.Metadata.Name)
 	return v, nil
 }

@@ -44,7 +44,7 @@ func TestTicketOpensTheDesktopOnce(t *testing.T) {
 	}
 	eventually(t, "the session is open and its first frame written down", func() bool {
 		st := w.status(t, "one")
-		return st.State == estate.SessionOpen && len(st.Phases) == 1 && st.Phases[0].Name == FirstFrame
+		return st.State == estate.SessionOpen && len(st.Phases) == 1 && st.Phases[0].Name == estate.FirstFrame
 	})
 	if _, resp, err := w.dial(ticket, nil); err == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("the second use: %v, want a refusal", err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,27 +31,44 @@ const (
 	noteTime  = 5 * time.Second        // to write down how a session ended
 )
 
-// FirstFrame names the last phase of Connect in a Session's status.
-const FirstFrame = "first-frame"
-
 // ServeHTTP opens the session that the request's ticket is for, over a
 // websocket. It is to be mounted at api.TunnelPath.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v, b, ticket, err := g.admit(r)
 	if err != nil {
-		refuse(w, err)
+		refuse(w, g.unadmitted(r, err))
 		return
 	}
 	ctx, end := context.WithCancelCause(r.Context())
 	defer end(nil)
-	o := &opened{project: b.Project, session: b.Session, uid: b.UID, desktop: b.Desktop, end: end}
+	o := &opened{project: b.Project, session: b.Session, uid: b.UID, desktop: b.Desktop, machine: b.Machine, end: end}
+	if !v.machine.Own() {
+		o.own = make(chan struct{})
+		v.own = o.own
+	}
 	g.enter(o)
 	defer g.leave(o)
-	// From here on the session's end reaches us; look once more whether it came before.
-	if again, err := g.find(ctx, b.Project, b.Session); err != nil || !b.fits(again) {
+	// From here on what changes reaches us; look once more at what came before.
+	again, err := g.find(ctx, b.Project, b.Session)
+	if err != nil || !b.fits(again) {
 		refuse(w, errTicket)
 		return
 	}
+	if again.machine.Own() {
+		o.letIn()
+	}
+	told, err := g.tell(r, b)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer told.end(ctx, &err)
+	tape, err := g.tape(ctx, v, o)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer g.untape(tape)
 	machine, err := g.reach(ctx, v)
 	if err != nil {
 		g.closed(v, err)
@@ -69,7 +87,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	viewer := newViewer(ctx, ws)
 	go viewer.ping(ctx)
-	err = g.carry(ctx, v, viewer, machine, secretFor(v, b, ticket))
+	err = g.carry(ctx, v, taped(viewer, tape), machine, secretFor(v, b, ticket))
 	viewer.wait()
 	g.closed(v, err)
 }
@@ -168,11 +186,19 @@ func (g *Gateway) carry(ctx context.Context, v *visit, viewer, machine io.ReadWr
 	defer notes.Wait()
 	g.note(v, func(s *estate.Session) {
 		s.Status.State, s.Status.Because = estate.SessionOpen, ""
+		if s.Status.Opened.IsZero() {
+			s.Status.Opened = began.UTC()
+		}
 	})
 	return v.provider.Serve(ctx, presentation.Session{
-		Viewer: viewer, Machine: machine, Title: v.title, Secret: secret, Policy: v.policy,
+		Viewer: viewer, Machine: machine, Title: v.title, Secret: secret, Policy: v.policy, Own: v.own,
 		Report: func(e presentation.Event) {
 			g.Log.Info("gateway: session", "session", v.session.Ref().String(), "event", e.Name, "bytes", e.Bytes, "text", e.Text)
+			notes.Go(func() { g.crossed(v, e) })
+			mark(viewer, e)
+			if e.Name == driver.Idle {
+				v.idled = true // read once Serve has returned
+			}
 			if e.Name == driver.FirstFrame {
 				shown := g.Now()
 				notes.Go(func() { g.note(v, func(s *estate.Session) { setPhase(s, began, shown) }) })
@@ -181,28 +207,38 @@ func (g *Gateway) carry(ctx context.Context, v *visit, viewer, machine io.ReadWr
 	})
 }
 
-// setPhase writes the first frame down once; a second connection to the same
-// session is not part of Connect.
+// setPhase writes the first frame down once, after the time that the viewer took
+// to come with its ticket; a second connection to the same session is not part
+// of Connect.
 func setPhase(s *estate.Session, began, now time.Time) {
-	for _, p := range s.Status.Phases {
-		if p.Name == FirstFrame {
-			return
-		}
+	st := &s.Status
+	if slices.ContainsFunc(st.Phases, func(p estate.Phase) bool { return p.Name == estate.FirstFrame }) {
+		return
 	}
-	s.Status.Phases = append(s.Status.Phases, estate.Phase{
-		Name: FirstFrame, Text: "The desktop is shown.", Began: began, Ended: now,
-	})
+	if shown := st.Shown(); len(shown) > 0 && !shown[len(shown)-1].Ended.IsZero() {
+		st.Phases = append(st.Phases, estate.Phase{Name: estate.TicketUsed, Text: "Opening the desktop", Began: shown[len(shown)-1].Ended, Ended: began})
+	}
+	st.Phases = append(st.Phases, estate.Phase{Name: estate.FirstFrame, Text: "The desktop is shown.", Began: began, Ended: now})
 }
 
 // closed writes down why the connection ended. Unless the session was ended for
 // good it is ready for another ticket.
 func (g *Gateway) closed(v *visit, err error) {
+	beside := g.beside(v)
 	g.note(v, func(s *estate.Session) {
-		if s.Spec.End {
+		switch {
+		case s.Spec.End:
 			s.Status.State, s.Status.Ended = estate.SessionEnded, g.Now().UTC()
 			s.Status.Because = "It was ended."
 			return
+		case v.idled:
+			s.Status.State, s.Status.Ended = estate.SessionEnded, g.Now().UTC()
+			s.Status.Because = "Nothing was typed or pointed at for " + v.policy.Idle.String() + "."
+			return
+		case beside:
+			return
 		}
+		s.Status.Left = g.Now().UTC()
 		if s.Status.State == estate.SessionOpen {
 			s.Status.State = estate.SessionReady
 		}

@@ -201,14 +201,20 @@ func draw(c net.Conn) error {
 			return err
 		}
 		if u, is := m.(rfb.UpdateRequest); is && !u.Incremental {
-			if err := rfb.Write(c, rfb.Update{Rects: 1}, rfb.Rect{Area: rfb.Area{Width: cells, Height: cells}}); err != nil {
-				return err
-			}
-			if _, err := c.Write(bytes.Repeat([]byte{0x10, 0x20, 0x30, 0}, cells*cells)); err != nil {
+			if err := paint(c); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// paint draws the whole picture once.
+func paint(c net.Conn) error {
+	if err := rfb.Write(c, rfb.Update{Rects: 1}, rfb.Rect{Area: rfb.Area{Width: cells, Height: cells}}); err != nil {
+		return err
+	}
+	_, err := c.Write(bytes.Repeat([]byte{0x10, 0x20, 0x30, 0}, cells*cells))
+	return err
 }
 
 // look opens a viewer on the tunnel and waits for the first frame.

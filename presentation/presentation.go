@@ -136,7 +136,7 @@ func once(report func(Event)) func(Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch e.Name {
-		case driver.FirstFrame, driver.FirstInput, driver.ViewerAccepted, driver.ViewerGone, driver.MachineGone:
+		case driver.FirstFrame, driver.FirstInput, driver.Idle, driver.ViewerAccepted, driver.ViewerGone, driver.MachineGone:
 			if seen[e.Name] {
 				return
 			}

@@ -11,6 +11,7 @@ package driver
 import (
 	"context"
 	"io"
+	"time"
 
 	"consort.dev/consort/estate"
 )
@@ -25,7 +26,8 @@ type Provider interface {
 	// is success, or ctx ends, which returns ctx's error within a second. It
 	// closes both ends before it returns. A viewer that breaks the protocol or
 	// fails to show the secret is fault.Denied or fault.Invalid; a machine
-	// that breaks it is fault.Unavailable.
+	// that breaks it is fault.Unavailable. A viewer that does not read holds up
+	// its own session only, and is not kept pictures for.
 	Serve(ctx context.Context, s Session) error
 
 	// File returns what a native viewer opens to reach the session at the
@@ -42,12 +44,44 @@ type Session struct {
 	Secret  string             // what the viewer must show; empty when the way there proved it
 	Policy  Policy
 	Report  func(Event) // called in order, from one goroutine; may be nil
+
+	// Own is closed once the machine has an identity of its own; nil when it has
+	// one already. Until then pictures cross and nothing else does: what is typed,
+	// pointed at, pasted or copied is dropped. A provider that cannot tell
+	// pictures from the rest refuses such a session as fault.Unsupported.
+	Own <-chan struct{}
 }
 
-// Policy is what may cross. What is not allowed is denied.
+// Shut reports whether pictures alone may cross now.
+func (s *Session) Shut() bool {
+	if s.Own == nil {
+		return false
+	}
+	select {
+	case <-s.Own:
+		return false
+	default:
+		return true
+	}
+}
+
+// Policy is what may cross. What is not allowed is denied. A provider that
+// cannot keep a part of it refuses the session as fault.Unsupported; one whose
+// offer Keeps refuses none.
 type Policy struct {
+	// Clipboard says what texts may cross. With Gesture one is held until its
+	// viewer asks, by what the protocol has for that, and crosses once; the last
+	// one counts. After TTL a text that crossed is taken back as far as the
+	// protocol allows.
 	Clipboard estate.Clipboard
 	ViewOnly  bool // nothing typed or pointed at reaches the machine
+
+	// Watermark is drawn into the picture, all over it; nothing when empty.
+	Watermark string
+
+	// Idle ends the session once nothing was typed or pointed at for so long; 0
+	// does not. It ends with the event Idle, and is success.
+	Idle time.Duration
 }
 
 // Event is something that happened in a session.
@@ -67,6 +101,7 @@ const (
 	ClipboardIn    EventName = "clipboard-in"  // text went to the machine
 	ClipboardOut   EventName = "clipboard-out" // text went to the viewer
 	PolicyRefused  EventName = "refused"       // something was held back; Text says what
+	Idle           EventName = "idle"          // nothing was typed or pointed at for as long as the policy says
 	ViewerGone     EventName = "viewer-gone"
 	MachineGone    EventName = "machine-gone"
 	ViewerAccepted EventName = "accepted" // the viewer showed the secret, or needed none

@@ -50,8 +50,9 @@ type Viewer interface {
 	Look() error // asks for a picture and waits for it
 	Type(key byte) error
 	Paste(text string) error
-	Copied() string // clipboard text that arrived last
-	Break() error   // says what the protocol forbids
+	Copied() string    // clipboard text that arrived last
+	Ask(in bool) error // asks for the text that is held on its way in, or out
+	Break() error      // says what the protocol forbids
 }
 
 // Run tests the provider in the rig that open returns. It calls open once for
@@ -95,15 +96,30 @@ var promises = []promise{
 	{"WrongSecretDoesNotOpen", shows, wrongSecretDoesNotOpen},
 	{"SecretsDiffer", shows, secretsDiffer},
 	{"ViewOnlyTypesNothing", nil, viewOnlyTypesNothing},
+	{"NothingIsTypedBeforeItIsOwn", nil, nothingTypedBeforeOwn},
+	{"NothingIsPastedBeforeItIsOwn", nil, nothingPastedBeforeOwn},
+	{"NothingIsCopiedBeforeItIsOwn", nil, nothingCopiedBeforeOwn},
+	{"KeysReachTheMachineOnceItIsOwn", nil, keysReachOnceOwn},
 	{"ClipboardGoesInWhereAllowed", nil, clipboardGoesIn},
 	{"ClipboardStaysOutWhereDenied", nil, clipboardStaysOut},
 	{"ClipboardGoesOutWhereAllowed", nil, clipboardGoesOut},
 	{"ClipboardStaysInWhereDenied", nil, clipboardStaysIn},
 	{"LongTextStaysOut", nil, longTextStaysOut},
 	{"LongTextStaysIn", nil, longTextStaysIn},
+	{"TextWaitsToBeAskedIn", nil, textWaitsIn},
+	{"TextWaitsToBeAskedOut", nil, textWaitsOut},
+	{"TextThatIsAskedForGoesIn", nil, askedTextGoesIn},
+	{"TextThatIsAskedForGoesOut", nil, askedTextGoesOut},
+	{"AskingLetsOneTextThrough", nil, askingLetsOneThrough},
+	{"TextIsTakenBackFromTheMachine", nil, textIsTakenBack},
+	{"TextIsTakenBackFromTheViewer", nil, textIsTakenBackOut},
+	{"IdleSessionEnds", nil, idleSessionEnds},
+	{"IdleIsReported", nil, idleIsReported},
+	{"InputKeepsASessionGoing", nil, inputKeepsGoing},
 	{"ReportMayBeNil", nil, reportMayBeNil},
 	{"EventsComeOneAtATime", nil, eventsComeOneAtATime},
 	{"AcceptedComesBeforeTheFirstFrame", nil, acceptedComesFirst},
+	{"NoPolicyIsRefusedThatIsOffered", keeps, refusesNoPolicy},
 	{"FirstFrameIsReported", nil, reports(driver.FirstFrame, nothing)},
 	{"FirstInputIsReported", nil, reports(driver.FirstInput, typing)},
 	{"ViewerGoneIsReported", nil, reports(driver.ViewerGone, leaving)},
@@ -112,6 +128,7 @@ var promises = []promise{
 	{"FileHasTheOfferedExtension", hasFile, fileHasExtension},
 	{"FileSaysWhere", hasFile, fileSaysWhere},
 	{"SessionsDoNotMix", nil, sessionsDoNotMix},
+	{"ViewerThatDoesNotReadHoldsUpNobody", nil, stuckViewerHoldsUpNobody},
 }
 
 func shows(p driver.Provider) bool { _, ok := driver.As[driver.Secreter](p); return ok }
@@ -119,6 +136,11 @@ func shows(p driver.Provider) bool { _, ok := driver.As[driver.Secreter](p); ret
 func hasFile(p driver.Provider) bool {
 	o, err := p.Describe(context.Background())
 	return err == nil && o.File != ""
+}
+
+func keeps(p driver.Provider) bool {
+	o, err := p.Describe(context.Background())
+	return err == nil && o.Keeps
 }
 
 // everything is a policy that allows all.
@@ -218,7 +240,12 @@ func (p *play) finish() error {
 
 // within begins a session with the policy, does the deed and ends it.
 func within(ctx context.Context, rig Rig, policy driver.Policy, deed func(*play) error) error {
-	p, err := start(ctx, rig, driver.Session{Policy: policy}, "")
+	return during(ctx, rig, driver.Session{Policy: policy}, deed)
+}
+
+// during is within for a session of which more than the policy is given.
+func during(ctx context.Context, rig Rig, s driver.Session, deed func(*play) error) error {
+	p, err := start(ctx, rig, s, "")
 	if err != nil {
 		refused := p.finish()
 		if errors.Is(refused, fault.Unsupported) {

@@ -154,6 +154,25 @@ func (m *mixer) Serve(ctx context.Context, s driver.Session) error {
 	return m.Provider.Serve(ctx, s)
 }
 
+// crowd writes to one viewer at a time.
+type crowd struct {
+	fakescreen.Provider
+	once sync.Once
+	turn chan struct{} // made on the fake time it is used on
+}
+
+func (c *crowd) Serve(ctx context.Context, s driver.Session) error {
+	c.once.Do(func() { c.turn = make(chan struct{}, 1) })
+	own := s.Viewer
+	s.Viewer = &writes{own, func(line string) bool {
+		c.turn <- struct{}{}
+		io.WriteString(own, line)
+		<-c.turn
+		return false
+	}}
+	return c.Provider.Serve(ctx, s)
+}
+
 func liars() map[string]driver.Provider {
 	describes := 0
 	return map[string]driver.Provider{
@@ -212,26 +231,86 @@ func liars() map[string]driver.Provider {
 		}),
 		"SecretsDiffer":                    &liar{secret: func() string { return "always the same" }},
 		"ViewOnlyTypesNothing":             with(func(s *driver.Session) { s.Policy.ViewOnly = false }),
+		"NothingIsTypedBeforeItIsOwn":      with(func(s *driver.Session) { s.Own = nil }),
+		"NothingIsPastedBeforeItIsOwn":     with(func(s *driver.Session) { s.Own = nil }),
+		"NothingIsCopiedBeforeItIsOwn":     with(func(s *driver.Session) { s.Own = nil }),
+		"KeysReachTheMachineOnceItIsOwn":   with(func(s *driver.Session) { s.Own = make(chan struct{}) }),
 		"ClipboardGoesInWhereAllowed":      with(func(s *driver.Session) { s.Policy.Clipboard.In = false }),
 		"ClipboardStaysOutWhereDenied":     with(func(s *driver.Session) { s.Policy.Clipboard.In = true }),
 		"ClipboardGoesOutWhereAllowed":     with(func(s *driver.Session) { s.Policy.Clipboard.Out = false }),
 		"ClipboardStaysInWhereDenied":      with(func(s *driver.Session) { s.Policy.Clipboard.Out = true }),
 		"LongTextStaysOut":                 with(func(s *driver.Session) { s.Policy.Clipboard.MaxBytes = 0 }),
 		"LongTextStaysIn":                  with(func(s *driver.Session) { s.Policy.Clipboard.MaxBytes = 0 }),
+		"TextWaitsToBeAskedIn":             with(func(s *driver.Session) { s.Policy.Clipboard.Gesture = false }),
+		"TextWaitsToBeAskedOut":            with(func(s *driver.Session) { s.Policy.Clipboard.Gesture = false }),
+		"TextThatIsAskedForGoesIn":         deaf("in"),
+		"TextThatIsAskedForGoesOut":        deaf("out"),
+		"AskingLetsOneTextThrough":         generous(),
+		"TextIsTakenBackFromTheMachine":    with(func(s *driver.Session) { s.Policy.Clipboard.TTL = 0 }),
+		"TextIsTakenBackFromTheViewer":     with(func(s *driver.Session) { s.Policy.Clipboard.TTL = 0 }),
+		"IdleSessionEnds":                  with(func(s *driver.Session) { s.Policy.Idle = 0 }),
+		"IdleIsReported":                   silent(driver.Idle),
+		"InputKeepsASessionGoing":          with(func(s *driver.Session) { s.Policy.Idle /= 2; untouched(s) }),
 		"ReportMayBeNil":                   with(func(s *driver.Session) { s.Report(driver.Event{Name: driver.ViewerAccepted}) }),
 		"EventsComeOneAtATime":             overlapping(),
 		"AcceptedComesBeforeTheFirstFrame": silent(driver.ViewerAccepted),
-		"FirstFrameIsReported":             silent(driver.FirstFrame),
-		"FirstInputIsReported":             silent(driver.FirstInput),
-		"ViewerGoneIsReported":             silent(driver.ViewerGone),
-		"MachineGoneIsReported":            silent(driver.MachineGone),
+		"NoPolicyIsRefusedThatIsOffered": &liar{serve: func(ctx context.Context, s driver.Session, good serveFunc) error {
+			if s.Policy.Watermark != "" {
+				s.Viewer.Close()
+				s.Machine.Close()
+				return fault.Unsupported.Errorf("it draws no watermark")
+			}
+			return good(ctx, s)
+		}},
+		"FirstFrameIsReported":  silent(driver.FirstFrame),
+		"FirstInputIsReported":  silent(driver.FirstInput),
+		"ViewerGoneIsReported":  silent(driver.ViewerGone),
+		"MachineGoneIsReported": silent(driver.MachineGone),
 		"FileIsThereWhenOffered": &liar{file: func(driver.File) (driver.File, error) {
 			return driver.File{}, fault.Unsupported.Errorf("no file")
 		}},
 		"FileHasTheOfferedExtension": &liar{file: func(f driver.File) (driver.File, error) { f.Name = "desktop"; return f, nil }},
 		"FileSaysWhere":              &liar{file: func(f driver.File) (driver.File, error) { f.Content = nil; return f, nil }},
 		"SessionsDoNotMix":           &mixer{},
+
+		"ViewerThatDoesNotReadHoldsUpNobody": &crowd{},
 	}
+}
+
+// deaf does not hear when the viewer asks for a text that way.
+func deaf(way string) *liar {
+	return with(func(s *driver.Session) {
+		s.Viewer = rewrite(s.Viewer, func(line string) string {
+			if line == fmt.Sprintf("ask %q\n", way) {
+				return "paste \"\"\n"
+			}
+			return line
+		})
+	})
+}
+
+// generous asks by itself once the viewer has.
+func generous() *liar {
+	return with(func(s *driver.Session) {
+		asked := false
+		s.Viewer = rewrite(s.Viewer, func(line string) string {
+			asked = asked || strings.HasPrefix(line, "ask")
+			if asked && strings.HasPrefix(line, "paste") {
+				return line + "ask \"in\"\n"
+			}
+			return line
+		})
+	})
+}
+
+// untouched keeps every key from the provider, which then counts as idle.
+func untouched(s *driver.Session) {
+	s.Viewer = rewrite(s.Viewer, func(line string) string {
+		if strings.HasPrefix(line, "key") {
+			return "paste \"\"\n"
+		}
+		return line
+	})
 }
 
 // overlapping reports from a goroutine for each event.

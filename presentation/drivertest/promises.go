@@ -185,7 +185,12 @@ func secretsDiffer(_ context.Context, rig Rig) error {
 
 // holds runs a deed under a policy that must hold something back.
 func holds(ctx context.Context, rig Rig, policy driver.Policy, deed func(*play) error, crossed func(*play) string) error {
-	err := within(ctx, rig, policy, func(p *play) error {
+	return holdsIn(ctx, rig, driver.Session{Policy: policy}, deed, crossed)
+}
+
+// holdsIn is holds for a session of which more than the policy is given.
+func holdsIn(ctx context.Context, rig Rig, s driver.Session, deed func(*play) error, crossed func(*play) string) error {
+	err := during(ctx, rig, s, func(p *play) error {
 		if err := deed(p); err != nil {
 			return err
 		}
@@ -249,6 +254,42 @@ func viewOnlyTypesNothing(ctx context.Context, rig Rig) error {
 	policy := everything()
 	policy.ViewOnly = true
 	return holds(ctx, rig, policy, func(p *play) error { return p.viewer.Type('x') }, func(p *play) string { return p.machine.Typed() })
+}
+
+// unowned is a session of a machine that has no identity of its own, and will
+// never have one.
+func unowned() driver.Session {
+	return driver.Session{Policy: everything(), Own: make(chan struct{})}
+}
+
+func nothingTypedBeforeOwn(ctx context.Context, rig Rig) error {
+	return holdsIn(ctx, rig, unowned(), typing, func(p *play) string { return p.machine.Typed() })
+}
+
+func nothingPastedBeforeOwn(ctx context.Context, rig Rig) error {
+	return holdsIn(ctx, rig, unowned(), paste(text), pasted)
+}
+
+func nothingCopiedBeforeOwn(ctx context.Context, rig Rig) error {
+	return holdsIn(ctx, rig, unowned(), copyOut(text), copied)
+}
+
+// keysReachOnceOwn presses a key again and again: when it is heard of, elsewhere,
+// that the machine is its own takes as long as a message.
+func keysReachOnceOwn(ctx context.Context, rig Rig) error {
+	own := make(chan struct{})
+	err := during(ctx, rig, driver.Session{Policy: everything(), Own: own}, func(p *play) error {
+		close(own)
+		var typed error
+		return errors.Join(p.eventually("a key arrives", func() bool {
+			typed = errors.Join(typed, p.viewer.Type('x'))
+			return typed != nil || p.machine.Typed() != ""
+		}), typed)
+	})
+	if errors.Is(err, errRefused) {
+		return nil
+	}
+	return err
 }
 
 func clipboardGoesIn(ctx context.Context, rig Rig) error {
@@ -437,4 +478,23 @@ func sessionsDoNotMix(ctx context.Context, rig Rig) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// stuckViewerHoldsUpNobody opens a session whose viewer asks and does not read,
+// and wants another's pictures.
+func stuckViewerHoldsUpNobody(ctx context.Context, rig Rig) error {
+	stuck, err := start(ctx, rig, driver.Session{Policy: everything()}, "")
+	if err != nil {
+		return errors.Join(err, stuck.finish())
+	}
+	stuck.viewing.stall()
+	asked := make(chan error, 1)
+	go func() { asked <- stuck.viewer.Look() }()
+	err = stuck.eventually("the session writes to the viewer that does not read", stuck.viewing.holds)
+	if err == nil {
+		err = within(ctx, rig, everything(), func(p *play) error { return p.viewer.Look() })
+	}
+	err = errors.Join(err, stuck.finish())
+	<-asked // it was left without an answer
+	return err
 }

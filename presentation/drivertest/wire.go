@@ -32,6 +32,20 @@ func (w *wire) Close() error {
 	return nil
 }
 
+// stall has whoever writes to this end wait until it is closed.
+func (w *wire) stall() {
+	w.in.mu.Lock()
+	defer w.in.mu.Unlock()
+	w.in.stalled = true
+}
+
+// holds reports whether somebody waits to write to this end.
+func (w *wire) holds() bool {
+	w.in.mu.Lock()
+	defer w.in.mu.Unlock()
+	return w.in.waiting > 0
+}
+
 func (w *wire) isClosed() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -43,6 +57,9 @@ type queue struct {
 	more  *sync.Cond
 	bytes []byte
 	ended bool
+
+	stalled bool
+	waiting int // writers
 }
 
 func newQueue() *queue {
@@ -68,6 +85,11 @@ func (q *queue) read(b []byte) (int, error) {
 func (q *queue) write(b []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for q.stalled && !q.ended {
+		q.waiting++
+		q.more.Wait()
+		q.waiting--
+	}
 	if q.ended {
 		return 0, io.ErrClosedPipe
 	}

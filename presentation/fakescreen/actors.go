@@ -103,6 +103,14 @@ func (v *Viewer) Type(key byte) error { return say(v.conn, "key", string(key)) }
 // Paste puts a text on the person's clipboard.
 func (v *Viewer) Paste(text string) error { return say(v.conn, "paste", text) }
 
+// Ask asks for the text that is held on its way in, or out.
+func (v *Viewer) Ask(in bool) error {
+	if in {
+		return say(v.conn, "ask", "in")
+	}
+	return say(v.conn, "ask", "out")
+}
+
 // Copied returns the clipboard text that arrived last.
 func (v *Viewer) Copied() string { return v.text }
 

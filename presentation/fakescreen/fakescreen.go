@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -20,7 +21,8 @@ import (
 )
 
 // Protocol is what the provider speaks: lines of a verb and a quoted text. A
-// viewer says secret, look, key, paste; a machine says picture, copy.
+// viewer says secret, look, key, paste, and ask in or ask out where a text is
+// held until then; a machine says picture, copy.
 const Protocol = "lines"
 
 // maxLine bounds a line.
@@ -37,7 +39,7 @@ var (
 
 // Describe implements driver.Provider.
 func (*Provider) Describe(ctx context.Context) (estate.PresentationOffer, error) {
-	return estate.PresentationOffer{Name: "fakescreen", Protocol: Protocol, Browser: true, File: "lines"}, ctx.Err()
+	return estate.PresentationOffer{Name: "fakescreen", Protocol: Protocol, Browser: true, File: "lines", Keeps: true}, ctx.Err()
 }
 
 // NewSecret implements driver.Secreter.
@@ -58,6 +60,9 @@ func (*Provider) File(ctx context.Context, h driver.Handoff) (driver.File, error
 // Serve implements driver.Provider.
 func (*Provider) Serve(ctx context.Context, s driver.Session) error {
 	r := &relay{Session: s, events: make(chan driver.Event), results: make(chan result, 2)}
+	r.held = map[string]string{}
+	r.ended = make(chan struct{})
+	r.touched = make(chan struct{}, 1)
 	stop := context.AfterFunc(ctx, r.close)
 	defer stop()
 	defer r.close()
@@ -89,13 +94,35 @@ type relay struct {
 	once    sync.Once
 	left    atomic.Bool
 	typed   bool // by the viewer's pump alone
+
+	mu   sync.Mutex
+	held map[string]string // texts that wait to be asked for, by their verbs
+
+	touched, ended chan struct{} // the viewer did something; the session is over
 }
 
 func (r *relay) close() {
 	r.once.Do(func() {
 		_ = r.Viewer.Close() // there is nobody to tell
 		_ = r.Machine.Close()
+		close(r.ended)
 	})
+}
+
+// endWhenIdle ends the session once nothing was typed for too long.
+func (r *relay) endWhenIdle() {
+	for {
+		select {
+		case <-r.touched:
+		case <-r.ended:
+			return
+		case <-time.After(r.Policy.Idle):
+			r.left.Store(true)
+			r.events <- driver.Event{Name: driver.Idle}
+			r.close()
+			return
+		}
+	}
 }
 
 func (r *relay) run() {
@@ -106,6 +133,9 @@ func (r *relay) run() {
 		return
 	}
 	var wg sync.WaitGroup
+	if r.Policy.Idle > 0 {
+		wg.Go(r.endWhenIdle)
+	}
 	wg.Go(func() { r.pump(viewer, r.fromViewer, driver.ViewerGone, fault.Invalid) })
 	wg.Go(func() { r.pump(machine, r.fromMachine(), driver.MachineGone, fault.Unavailable) })
 	wg.Wait()
@@ -159,8 +189,12 @@ func (r *relay) fromViewer(verb, text string) error {
 	case "look":
 		return say(r.Machine, verb, text)
 	case "key":
-		if r.Policy.ViewOnly {
-			r.events <- driver.Event{Name: driver.PolicyRefused, Text: "keys: this session only looks"}
+		select {
+		case r.touched <- struct{}{}:
+		default:
+		}
+		if r.Policy.ViewOnly || r.Shut() {
+			r.events <- driver.Event{Name: driver.PolicyRefused, Text: "keys: for now this session only looks"}
 			return nil
 		}
 		if err := say(r.Machine, verb, text); err != nil {
@@ -171,6 +205,11 @@ func (r *relay) fromViewer(verb, text string) error {
 			r.events <- driver.Event{Name: driver.FirstInput}
 		}
 		return nil
+	case "ask":
+		if text == "in" {
+			return r.hand(r.Machine, "paste", driver.ClipboardIn)
+		}
+		return r.hand(r.Viewer, "copy", driver.ClipboardOut)
 	case "paste":
 		return r.clipboard(r.Machine, r.Policy.Clipboard.In && !r.Policy.ViewOnly, verb, text, driver.ClipboardIn)
 	}
@@ -182,6 +221,9 @@ func (r *relay) fromMachine() func(verb, text string) error {
 	return func(verb, text string) error {
 		switch verb {
 		case "picture":
+			if r.Policy.Watermark != "" {
+				text += " " + r.Policy.Watermark
+			}
 			if err := say(r.Viewer, verb, text); err != nil {
 				return err
 			}
@@ -200,13 +242,34 @@ func (r *relay) fromMachine() func(verb, text string) error {
 func (r *relay) clipboard(to io.Writer, allowed bool, verb, text string, e driver.EventName) error {
 	most := int(r.Policy.Clipboard.MaxBytes)
 	if most == 0 {
-		most = int(estate.MiB)
+		most = int(estate.ClipboardBytes)
 	}
-	if !allowed || len(text) > most {
+	if !allowed || r.Shut() || len(text) > most {
 		r.events <- driver.Event{Name: driver.PolicyRefused, Text: "clipboard: the context does not allow it"}
 		return nil
 	}
+	r.mu.Lock()
+	r.held[verb] = text
+	r.mu.Unlock()
+	if r.Policy.Clipboard.Gesture {
+		return nil
+	}
+	return r.hand(to, verb, e)
+}
+
+// hand hands over the text that is held, if there is one, once.
+func (r *relay) hand(to io.Writer, verb string, e driver.EventName) error {
+	r.mu.Lock()
+	text, held := r.held[verb]
+	delete(r.held, verb)
+	r.mu.Unlock()
+	if !held {
+		return nil
+	}
 	r.events <- driver.Event{Name: e, Bytes: int64(len(text))}
+	if ttl := r.Policy.Clipboard.TTL; ttl > 0 {
+		time.AfterFunc(time.Duration(ttl), func() { _ = say(to, verb, "") }) // an end that is gone has nothing to take back
+	}
 	return say(to, verb, text)
 }
 

@@ -55,10 +55,18 @@ func (*Provider) Serve(ctx context.Context, s driver.Session) error {
 func keeps(s driver.Session) error {
 	c := s.Policy.Clipboard
 	switch {
+	case s.Own != nil:
+		return fault.Unsupported.Errorf("it cannot hold keys back until the machine has an identity of its own; connect again in a moment")
 	case s.Secret != "":
 		return fault.Unsupported.Errorf("its viewers show no secret to us")
 	case s.Policy.ViewOnly:
 		return fault.Unsupported.Errorf("it cannot be made to look only; choose a presentation of the machine's screen")
+	case s.Policy.Watermark != "":
+		return fault.Unsupported.Errorf("it cannot draw into what the guest shows; choose a presentation of the machine's screen, or a context without a watermark")
+	case s.Policy.Idle != 0:
+		return fault.Unsupported.Errorf("it cannot tell when nobody types; choose a presentation of the machine's screen, or a context without an idle time-out")
+	case c.Gesture || c.TTL != 0:
+		return fault.Unsupported.Errorf("it cannot hold texts until they are asked for, nor take them back; choose a presentation of the machine's screen")
 	case !c.In || !c.Out || c.MaxBytes != 0 && c.MaxBytes != estate.MiB:
 		return fault.Unsupported.Errorf("it cannot hold a clipboard back; allow it both ways in the desktop's context, without a length, or choose a presentation of the machine's screen")
 	}

@@ -164,6 +164,7 @@ func (v *viewer) Look() error {
 func (v *viewer) Type(key byte) error     { return v.say('k', string(key)) }
 func (v *viewer) Paste(text string) error { return v.say('c', text) }
 func (v *viewer) Copied() string          { return v.text }
+func (v *viewer) Ask(bool) error          { return nil } // there is nothing for that
 
 // rw is a viewer's end that says one thing and listens to nothing.
 type rw struct{ io.Reader }

@@ -88,7 +88,7 @@ func (p *provider) File(ctx context.Context, h driver.Handoff) (driver.File, err
 func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 	defer s.Viewer.Close()
 	defer s.Machine.Close()
-	l, stop, err := p.open(ctx, request{Call: callServe, Title: s.Title, Secret: s.Secret, Policy: s.Policy})
+	l, stop, err := p.open(ctx, request{Call: callServe, Title: s.Title, Secret: s.Secret, Policy: s.Policy, Shut: s.Shut()})
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,17 @@ func (p *provider) Serve(ctx context.Context, s driver.Session) error {
 		wg.Go(func() {
 			splice.Join(ctx, end, far)
 			told <- struct{}{}
+		})
+	}
+	over := make(chan struct{})
+	defer close(over)
+	if s.Own != nil {
+		wg.Go(func() {
+			select {
+			case <-s.Own:
+				_ = l.say(news{Own: true}) // a session whose process is gone ends by itself
+			case <-over:
+			}
 		})
 	}
 	err = p.follow(ctx, l, s.Report)

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"net"
 	"sync"
 
@@ -42,6 +41,12 @@ type request struct {
 	Title   string         `json:"title,omitempty"`
 	Secret  string         `json:"secret,omitempty"`
 	Policy  driver.Policy  `json:"policy,omitzero"`
+	Shut    bool           `json:"shut,omitempty"` // the machine has no identity of its own yet
+}
+
+// news is what a caller says of a session that is being served.
+type news struct {
+	Own bool `json:"own"` // the machine has an identity of its own now
 }
 
 // reply is a line of the answer. A session has one with its number, one for
@@ -210,15 +215,23 @@ func (s *server) serve(ctx context.Context, q request, l *line) error {
 		delete(s.waiting, id)
 		s.mu.Unlock()
 	}()
-	// The caller says nothing more: what ends the read is that it left.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := l.say(reply{Session: id}); err != nil {
 		return err
 	}
+	var own chan struct{}
+	if q.Shut {
+		own = make(chan struct{})
+	}
 	go func() {
-		_, _ = io.Copy(io.Discard, l)
-		cancel()
+		defer cancel() // what ends the reads is that the caller left
+		for n, shut := (news{}), q.Shut; l.hear(&n) == nil; {
+			if n.Own && shut {
+				close(own)
+				shut = false
+			}
+		}
 	}()
 	var viewer, machine *line
 	for viewer == nil || machine == nil {
@@ -235,7 +248,7 @@ func (s *server) serve(ctx context.Context, q request, l *line) error {
 		}
 	}
 	return s.provider.Serve(ctx, driver.Session{
-		Viewer: viewer, Machine: machine, Title: q.Title, Secret: q.Secret, Policy: q.Policy,
+		Viewer: viewer, Machine: machine, Title: q.Title, Secret: q.Secret, Policy: q.Policy, Own: own,
 		Report: func(e driver.Event) { _ = l.say(reply{Event: &e}) },
 	})
 }

@@ -2,6 +2,7 @@ package vnc
 
 import (
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"consort.dev/consort/internal/rfb"
@@ -13,6 +14,7 @@ import (
 type clips struct {
 	mu              sync.Mutex
 	viewer, machine clip
+	gestures        gestures
 }
 
 // clip is one end's view: whether it speaks the extended form, and the text it
@@ -21,6 +23,8 @@ type clip struct {
 	extended bool
 	told     bool
 	text     string
+	serial   int // grows with every text that crossed to this end
+	held     held
 }
 
 func (r *relay) clipboardCaps(toViewer bool) rfb.ClipboardMark {
@@ -30,22 +34,24 @@ func (r *relay) clipboardCaps(toViewer bool) rfb.ClipboardMark {
 	}
 }
 
-func (r *relay) clipboardFromViewer(m rfb.Message) error {
-	side := clipSide{
+func (r *relay) clipboardFromViewer(m rfb.Message) error { return r.inwards().handle(m) }
+
+func (r *relay) inwards() *clipSide {
+	return &clipSide{
 		r: r, from: r.viewer, to: r.machine, mine: &r.clips.viewer, other: &r.clips.machine, toViewer: true,
 		allowed: r.policy.Clipboard.In && !r.policy.ViewOnly, event: driver.ClipboardIn,
 		denied: "clipboard to the desktop: the context does not allow it",
 	}
-	return side.handle(m)
 }
 
-func (r *relay) clipboardFromMachine(m rfb.Message) error {
-	side := clipSide{
+func (r *relay) clipboardFromMachine(m rfb.Message) error { return r.outwards().handle(m) }
+
+func (r *relay) outwards() *clipSide {
+	return &clipSide{
 		r: r, from: r.machine, to: r.viewer, mine: &r.clips.machine, other: &r.clips.viewer,
 		allowed: r.policy.Clipboard.Out, event: driver.ClipboardOut,
 		denied: "clipboard from the desktop: the context does not allow it",
 	}
-	return side.handle(m)
 }
 
 // clipSide handles what one end says of the clipboard.
@@ -60,6 +66,9 @@ type clipSide struct {
 }
 
 func (s *clipSide) handle(m rfb.Message) error {
+	if s.r.shut() {
+		s.allowed, s.denied = false, "clipboard: the desktop has no identity of its own yet"
+	}
 	if t, classic := m.(rfb.Text); classic {
 		return s.text(rfb.FromLatin1(t.Latin1), t.Skipped)
 	}
@@ -109,6 +118,9 @@ func (s *clipSide) notified(hasText bool) error {
 		s.r.refuse(s.denied)
 		return nil
 	}
+	s.r.clips.mu.Lock()
+	s.mine.held.text = nil // there is a newer one
+	s.r.clips.mu.Unlock()
 	return s.from.send(rfb.ClipboardMark{FromServer: s.toViewer, Actions: rfb.ClipboardRequest, HasText: true})
 }
 
@@ -137,11 +149,23 @@ func (s *clipSide) text(text string, skipped int64) error {
 	case !utf8.ValidString(text):
 		s.r.refuse("clipboard: the text is not UTF-8")
 		return nil
+	case s.r.policy.Clipboard.Gesture && !s.asked(text):
+		return nil
 	}
+	return s.hand(text)
+}
+
+// hand hands a text to the other end.
+func (s *clipSide) hand(text string) error {
 	s.r.clips.mu.Lock()
 	extended := s.other.extended
 	s.other.told, s.other.text = extended, text
+	s.other.serial++
+	serial := s.other.serial
 	s.r.clips.mu.Unlock()
+	if ttl := s.r.policy.Clipboard.TTL; ttl > 0 {
+		time.AfterFunc(time.Duration(ttl), func() { s.takeBack(serial) })
+	}
 	s.r.event(driver.Event{Name: s.event, Bytes: int64(len(text))})
 	if extended {
 		return s.to.send(rfb.ClipboardMark{FromServer: !s.toViewer, Actions: rfb.ClipboardNotify, HasText: true})

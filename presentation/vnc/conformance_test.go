@@ -93,6 +93,8 @@ func (m *machine) handle(msg rfb.Message) error {
 		switch {
 		case msg.Does(rfb.ClipboardCaps):
 			m.speaks = true
+		case msg.Does(rfb.ClipboardNotify) && !msg.HasText:
+			m.pasted = ""
 		case msg.Does(rfb.ClipboardNotify):
 			return rfb.Write(m.conn, rfb.ClipboardMark{FromServer: true, Actions: rfb.ClipboardRequest, HasText: true})
 		case msg.Does(rfb.ClipboardRequest):
@@ -169,7 +171,7 @@ func (v *viewer) message(m rfb.Message) {
 		case m.Does(rfb.ClipboardCaps):
 			v.speaks = true
 			v.Send(rfb.ClipboardMark{Actions: allClips, HasText: true, MaxText: 1 << 20})
-		case m.Does(rfb.ClipboardNotify):
+		case m.Does(rfb.ClipboardNotify) && m.HasText:
 			v.Send(rfb.ClipboardMark{Actions: rfb.ClipboardRequest, HasText: true})
 		case m.Does(rfb.ClipboardRequest):
 			v.Send(rfb.ClipboardMark{Actions: rfb.ClipboardProvide, HasText: true, Text: v.text})
@@ -197,6 +199,14 @@ func (v *viewer) Paste(text string) error {
 }
 
 func (v *viewer) Copied() string { return v.copied }
+
+func (v *viewer) Ask(in bool) error {
+	key := uint32(0x1008ff57) // XF86Copy
+	if in {
+		key = 0x1008ff6d // XF86Paste
+	}
+	return v.Send(rfb.Key{Down: true, Sym: key}, rfb.Key{Sym: key})
+}
 
 func (v *viewer) Break() error {
 	_, err := v.conn.Write([]byte{77})

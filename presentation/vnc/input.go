@@ -75,6 +75,9 @@ func (r *relay) setFormat(m rfb.SetPixelFormat) error {
 	if same {
 		return nil
 	}
+	if r.mark != nil && !m.Format.TrueColour {
+		return fault.Invalid.Errorf("the viewer wants colours by number, and nothing can be drawn into those")
+	}
 	if settled {
 		return fault.Invalid.Errorf("the viewer changed its pixel format after it asked for pixels")
 	}
@@ -86,7 +89,7 @@ func (r *relay) setEncodings(m rfb.SetEncodings) error {
 	var answer []rfb.Message
 	r.screen.mu.Lock()
 	for _, e := range m {
-		if relayed(e) {
+		if relayed(e) && (r.mark == nil || !e.Pixels() && !e.Level()) {
 			pass = append(pass, e)
 		}
 		news := !r.screen.encodings[e]
@@ -117,7 +120,10 @@ func (r *relay) request(m rfb.UpdateRequest) error {
 	r.screen.settled = true
 	m.Area = m.Area.Clip(r.screen.width, r.screen.height)
 	r.screen.mu.Unlock()
-	if m.Incremental && r.flow.pulls() {
+	switch {
+	case !m.Incremental: // it has no picture: the machine must not sleep on that
+		return r.machine.send(append([]rfb.Message{m}, r.wake()...)...)
+	case r.flow.pulls():
 		return nil // it gets them without asking
 	}
 	return r.machine.send(m)
@@ -138,7 +144,7 @@ func (r *relay) continuous(m rfb.Continuous) error {
 // handled in order, so the answer may go at once.
 func (r *relay) fence(m rfb.FenceMark) error {
 	if m.Flags&rfb.FenceRequest == 0 {
-		r.flow.answered(m.Payload)
+		r.flow.answered(m.Payload, time.Now())
 		return r.pull()
 	}
 	m.FromServer = true
@@ -167,8 +173,18 @@ func (r *relay) resize(m rfb.Resize) error {
 
 // inputFrom passes keys and the pointer on.
 func (r *relay) inputFrom(m rfb.Message, quit <-chan struct{}) error {
-	if r.policy.ViewOnly {
+	if k, is := m.(rfb.Key); is && r.policy.Clipboard.Gesture {
+		if mine, err := r.gesture(k); mine || err != nil {
+			return err
+		}
+	}
+	r.touched.Store(time.Now().UnixNano())
+	switch {
+	case r.policy.ViewOnly:
 		r.refuse("keys and pointer: this session only looks")
+		return nil
+	case r.shut():
+		r.refuse("keys and pointer: the desktop has no identity of its own yet")
 		return nil
 	}
 	acts := false
@@ -184,17 +200,24 @@ func (r *relay) inputFrom(m rfb.Message, quit <-chan struct{}) error {
 		in.X, in.Y = uint16(min(int(in.X), max(w-1, 0))), uint16(min(int(in.Y), max(h-1, 0)))
 		m, acts = in, in.Buttons != 0
 	}
-	if err := r.machine.send(m); err != nil {
+	if err := r.act(m); err != nil {
 		return err
 	}
 	if acts && r.input.CompareAndSwap(false, true) {
 		r.event(driver.Event{Name: driver.FirstInput})
 	}
-	select {
-	case r.typed <- struct{}{}:
-	default:
-	}
+	r.awake.stir(afterInput)
 	return nil
+}
+
+// act sends what was done to the machine; a key in turn with the nudges.
+func (r *relay) act(m rfb.Message) error {
+	if k, is := m.(rfb.Key); is {
+		r.awake.turn.Lock()
+		defer r.awake.turn.Unlock()
+		r.awake.key(k)
+	}
+	return r.machine.send(m)
 }
 
 // bucket holds back a viewer that types faster than any person or paste: the

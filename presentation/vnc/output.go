@@ -1,8 +1,8 @@
 package vnc
 
 import (
-	"encoding/binary"
-	"sync"
+	"bufio"
+	"io"
 	"time"
 
 	"consort.dev/consort/fault"
@@ -47,41 +47,73 @@ func (r *relay) fromMachine() error {
 	}
 }
 
-// update carries one framebuffer update, rectangle by rectangle, and reports
-// whether it had pixels.
-func (r *relay) update(in *rfb.ServerReader, u rfb.Update) (pixels bool, err error) {
+// update carries one framebuffer update, rectangle by rectangle, through a buffer
+// that it is lent, and reports whether it had pixels.
+func (r *relay) update(in *rfb.ServerReader, u rfb.Update) (bool, error) {
+	r.flow.began()
 	r.viewer.mu.Lock()
 	defer r.viewer.mu.Unlock()
-	w := &counter{w: r.viewer.w}
-	if err := rfb.Write(w, u); err != nil {
+	wire := &counter{w: tagged{r.viewer}}
+	w := r.buffers.Get().(*bufio.Writer)
+	w.Reset(wire)
+	defer func() {
+		w.Reset(nil)
+		r.buffers.Put(w)
+	}()
+	pixels, err := r.rects(w, in, u)
+	if err != nil {
 		return false, err
 	}
-	for i := 0; u.Rects == rfb.OpenEnded || i < int(u.Rects); i++ {
-		rect, err := in.Rect()
-		if err != nil {
-			return false, err
-		}
-		format, err := r.check(rect)
-		if err != nil {
-			return false, err
-		}
-		if err := rfb.Write(w, rect); err != nil {
-			return false, err
-		}
-		if err := rfb.CopyBody(w, in.R, rect, format); err != nil {
-			return false, err
-		}
-		if rect.Encoding == rfb.LastRect {
-			break
-		}
-		pixels = pixels || rect.Encoding.Pixels() && rect.Area.Width > 0 && rect.Area.Height > 0
+	if pixels >= smallChange {
+		r.awake.stir(afterChange)
 	}
-	if mark, wanted := r.flow.sent(w.n); wanted {
+	if mark, wanted := r.flow.sent(wire.n+int64(w.Buffered()), time.Now()); wanted {
 		if err := rfb.Write(w, mark); err != nil {
 			return false, err
 		}
 	}
-	return pixels, r.viewer.w.Flush()
+	return pixels > 0, w.Flush()
+}
+
+// rects carries the update's rectangles and returns how many pixels they cover.
+func (r *relay) rects(w *bufio.Writer, in *rfb.ServerReader, u rfb.Update) (pixels int, err error) {
+	if err := rfb.Write(w, u); err != nil {
+		return 0, err
+	}
+	for i := 0; u.Rects == rfb.OpenEnded || i < int(u.Rects); i++ {
+		rect, err := in.Rect()
+		if err != nil {
+			return 0, err
+		}
+		format, err := r.check(rect)
+		if err != nil {
+			return 0, err
+		}
+		if err := r.rect(w, in.R, rect, format); err != nil {
+			return 0, err
+		}
+		if rect.Encoding == rfb.LastRect {
+			break
+		}
+		if rect.Encoding.Pixels() {
+			pixels += int(rect.Area.Width) * int(rect.Area.Height)
+		}
+	}
+	return pixels, nil
+}
+
+// rect carries one rectangle.
+func (r *relay) rect(w *bufio.Writer, in *bufio.Reader, rect rfb.Rect, f rfb.PixelFormat) error {
+	if r.mark != nil && rect.Encoding == rfb.Raw {
+		r.screen.mu.Lock()
+		compressed := r.screen.encodings[rfb.Zlib]
+		r.screen.mu.Unlock()
+		return r.mark.carry(w, in, rect, f, compressed)
+	}
+	if err := rfb.Write(w, rect); err != nil {
+		return err
+	}
+	return rfb.CopyBody(w, in, rect, f)
 }
 
 // check lets a rectangle pass that was asked for and lies inside the screen,
@@ -90,7 +122,8 @@ func (r *relay) check(rect rfb.Rect) (rfb.PixelFormat, error) {
 	s := &r.screen
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.encodings[rect.Encoding] || !relayed(rect.Encoding) {
+	unmarked := r.mark != nil && rect.Encoding.Pixels() && rect.Encoding != rfb.Raw
+	if !s.encodings[rect.Encoding] || !relayed(rect.Encoding) || unmarked {
 		return s.format, fault.Invalid.Errorf("rectangle of encoding %d, which was not asked for", rect.Encoding)
 	}
 	w, h := int(rect.Area.Width), int(rect.Area.Height)
@@ -115,152 +148,25 @@ func (r *relay) check(rect rfb.Rect) (rfb.PixelFormat, error) {
 	return s.format, nil
 }
 
-// counter counts what an update takes on the wire.
+// counter counts what has gone to the wire.
 type counter struct {
-	w interface{ Write([]byte) (int, error) }
-	n int
+	w io.Writer
+	n int64
 }
 
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
-	c.n += n
+	c.n += int64(n)
 	return n, err
 }
 
 // pull asks the machine for the next update, on behalf of a viewer that wants
 // them without asking and keeps up with them.
 func (r *relay) pull() error {
-	area, now := r.flow.ask()
+	area, now := r.flow.ask(false)
 	if !now {
 		return nil
 	}
 	w, h := r.screen.size()
 	return r.machine.send(rfb.UpdateRequest{Incremental: true, Area: area.Clip(w, h)})
-}
-
-// Bounds on what is on its way to a viewer that wants updates without asking.
-// One update may always be on its way.
-const (
-	bytesOnTheWay   = 1 << 20
-	updatesOnTheWay = 64 // two seconds at the 30 ms between a machine's updates
-)
-
-// flow says when the machine is asked. A fence goes after every update; its
-// answer says that the viewer has handled it.
-type flow struct {
-	mu     sync.Mutex
-	on     bool
-	area   rfb.Area
-	fenced bool
-	asked  bool // one request is with the machine
-	next   uint32
-	bytes  int
-	way    []int // sizes of the updates on their way, oldest first
-}
-
-func (f *flow) fences() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fenced = true
-}
-
-func (f *flow) pulls() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.on
-}
-
-// set switches and reports what was.
-func (f *flow) set(m rfb.Continuous) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	was := f.on
-	f.on, f.area, f.asked = m.On, m.Area, false
-	return was
-}
-
-// sent notes an update of n bytes and returns the fence to send after it.
-func (f *flow) sent(n int) (rfb.FenceMark, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asked = false
-	if !f.on || !f.fenced {
-		return rfb.FenceMark{}, false
-	}
-	f.next++
-	f.bytes += n
-	f.way = append(f.way, n)
-	return rfb.FenceMark{
-		FromServer: true, Flags: rfb.FenceRequest | rfb.FenceBlockBefore,
-		Payload: binary.BigEndian.AppendUint32(nil, f.next),
-	}, true
-}
-
-// answered takes the viewer's answer to a fence; it speaks for all before it.
-func (f *flow) answered(payload []byte) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(payload) != 4 {
-		return
-	}
-	behind := int(f.next - binary.BigEndian.Uint32(payload))
-	for len(f.way) > max(behind, 0) {
-		f.bytes -= f.way[0]
-		f.way = f.way[1:]
-	}
-}
-
-// ask reports whether to ask now, and for what; then it is asked.
-func (f *flow) ask() (rfb.Area, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	full := len(f.way) > 0 && (f.bytes >= bytesOnTheWay || len(f.way) >= updatesOnTheWay)
-	if !f.on || f.asked || full {
-		return rfb.Area{}, false
-	}
-	f.asked = true
-	return f.area, true
-}
-
-// A QEMU that sees no input looks at its screen less and less often, and input
-// makes it look too early: before the guest has drawn. Unless it is kept awake,
-// a key's picture comes 80 ms later at the median; kept awake, 18 ms. What keeps
-// it awake is the release of a key that nobody holds, which reaches no guest.
-const (
-	nudgeEvery = 25 * time.Millisecond
-	nudgeFor   = 10 * time.Second
-	voidKey    = 0xffffff // VoidSymbol
-)
-
-// keepAwake nudges the machine while the person is active.
-func (r *relay) keepAwake(quit <-chan struct{}) error {
-	for {
-		select {
-		case <-quit:
-			return nil
-		case <-r.typed:
-		}
-		if err := r.nudge(quit); err != nil {
-			return err
-		}
-	}
-}
-
-// nudge goes on until the person has been quiet for a while.
-func (r *relay) nudge(quit <-chan struct{}) error {
-	tick, last := time.NewTicker(nudgeEvery), time.Now()
-	defer tick.Stop()
-	for time.Since(last) < nudgeFor {
-		select {
-		case <-quit:
-			return nil
-		case <-r.typed:
-			last = time.Now()
-		case <-tick.C:
-			if err := r.machine.send(rfb.Key{Sym: voidKey}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -15,10 +15,12 @@ import (
 	"consort.dev/consort/presentation/driver"
 )
 
-// Sizes of buffers, small because a gateway holds many idle sessions.
+// Sizes of buffers. A session has its own only for the heads of messages, since a
+// gateway holds many idle ones; what an update is carried in is lent to it.
 const (
-	pixelBuffer = 16 << 10
-	inputBuffer = 1 << 10
+	machineHeads = 4 << 10
+	viewerHeads  = 512
+	updateBuffer = 32 << 10
 )
 
 // relay is one session. Two goroutines read, one from each end; a third keeps
@@ -27,16 +29,20 @@ type relay struct {
 	viewer, machine *end
 	title           string
 	policy          driver.Policy
+	shut            func() bool // pictures alone cross
 	events          chan driver.Event
 	refused         sync.Map // texts already reported
 	input           atomic.Bool
 	extendedKeys    atomic.Bool // the machine takes scan codes
 	resizes         atomic.Bool // the machine takes other sizes
-	typed           chan struct{}
+	buffers         *sync.Pool  // of *bufio.Writer
 	keys            bucket
 	screen          screen
 	flow            flow
+	awake           awake
 	clips           clips
+	mark            *watermark   // nil without one
+	touched         atomic.Int64 // when something was typed or pointed at, in nanoseconds since 1970
 }
 
 // screen is what is known of the framebuffer.
@@ -54,17 +60,20 @@ func (s *screen) size() (width, height int) {
 	return s.width, s.height
 }
 
-func newRelay(s driver.Session) *relay {
+func newRelay(s driver.Session, buffers *sync.Pool) *relay {
 	if s.Policy.Clipboard.MaxBytes == 0 {
-		s.Policy.Clipboard.MaxBytes = estate.MiB
+		s.Policy.Clipboard.MaxBytes = estate.ClipboardBytes
 	}
 	return &relay{
-		viewer:  newEnd(s.Viewer, inputBuffer, pixelBuffer),
-		machine: newEnd(s.Machine, pixelBuffer, inputBuffer),
+		viewer:  newEnd(s.Viewer, viewerHeads),
+		machine: newEnd(s.Machine, machineHeads),
 		title:   s.Title,
 		policy:  s.Policy,
+		shut:    s.Shut,
+		mark:    newWatermark(s.Policy.Watermark),
 		events:  make(chan driver.Event, 16),
-		typed:   make(chan struct{}, 1),
+		buffers: buffers,
+		awake:   awake{stirred: make(chan struct{}, 1)},
 		screen:  screen{encodings: map[rfb.Encoding]bool{rfb.Raw: true}},
 	}
 }
@@ -93,6 +102,9 @@ func (r *relay) close() {
 func (r *relay) outcome(err error) error {
 	var g *gone
 	switch {
+	case errors.Is(err, errIdle):
+		r.event(driver.Event{Name: driver.Idle})
+		return nil
 	case !errors.As(err, &g):
 		return err
 	case g.end == r.viewer:
@@ -150,6 +162,9 @@ func (r *relay) carry() error {
 	work(func() error { return r.fromViewer(quit) })
 	work(func() error { return blame(r.fromMachine()) })
 	work(func() error { return r.keepAwake(quit) })
+	if r.policy.Idle > 0 {
+		work(func() error { return r.idle(quit) })
+	}
 	wg.Wait()
 	return first
 }
@@ -163,20 +178,18 @@ func (r *relay) refuse(why string) {
 	}
 }
 
-// end is one connection with its buffers. Reads have one goroutine; writes
-// have many, each whole message under the lock.
+// end is one connection. Reads have one goroutine; writes have many, each whole
+// message under the lock.
 type end struct {
 	conn io.ReadWriteCloser
 	r    *bufio.Reader
 	mu   sync.Mutex
-	w    *bufio.Writer
 	once sync.Once
 }
 
-func newEnd(conn io.ReadWriteCloser, read, write int) *end {
+func newEnd(conn io.ReadWriteCloser, read int) *end {
 	e := &end{conn: conn}
 	e.r = bufio.NewReaderSize(tagged{e}, read)
-	e.w = bufio.NewWriterSize(tagged{e}, write)
 	return e
 }
 
@@ -189,10 +202,7 @@ func (e *end) Write(b []byte) (int, error) { return tagged{e}.Write(b) }
 func (e *end) send(ms ...rfb.Message) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := rfb.Write(e.w, ms...); err != nil {
-		return err
-	}
-	return e.w.Flush()
+	return rfb.Write(tagged{e}, ms...)
 }
 
 // tagged marks an error of a connection with the end it happened at.

@@ -10,9 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -27,6 +25,7 @@ type opened struct {
 	fromMachine     *bufio.Reader // what the viewer reads
 	fromViewer      rfb.ViewerReader
 	done            chan error
+	end             context.CancelFunc // of Serve's context
 
 	mu      sync.Mutex
 	refused []string
@@ -44,15 +43,21 @@ const side = 64 // of the machine's screen
 
 func open(t testing.TB, policy driver.Policy) *opened {
 	t.Helper()
+	return openWith(t, New(Config{Random: rand.Reader}), policy)
+}
+
+func openWith(t testing.TB, p *Provider, policy driver.Policy) *opened {
+	t.Helper()
 	o := &opened{done: make(chan error, 1)}
 	var v, m net.Conn
 	o.viewer, v = net.Pipe()
 	o.machine, m = net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
+	o.end = cancel
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		o.done <- New(Config{Random: rand.Reader}).Serve(ctx, driver.Session{Viewer: v, Machine: m, Policy: policy, Report: o.report})
+		o.done <- p.Serve(ctx, driver.Session{Viewer: v, Machine: m, Policy: policy, Report: o.report})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -231,167 +236,12 @@ func TestAResizeThatCannotBeIsRefusedPolitely(t *testing.T) {
 	}
 }
 
-// The machine is nudged while the person is active, and left alone afterwards.
-func TestNudgesStopWhenThePersonDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := open(t, driver.Policy{})
-		drain(o.viewer)
-		var nudges atomic.Int64
-		go func() {
-			for {
-				m, err := o.fromViewer.Read()
-				if err != nil {
-					return
-				}
-				if k, is := m.(rfb.Key); is && k == (rfb.Key{Sym: voidKey}) {
-					nudges.Add(1)
-				}
-			}
-		}()
-		time.Sleep(time.Minute)
-		if n := nudges.Load(); n != 0 {
-			t.Errorf("nudges before any input = %d", n)
-		}
-		if err := rfb.Write(o.viewer, rfb.Key{Down: true, Sym: 'a'}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		if n := nudges.Load(); n < 38 || n > 41 {
-			t.Errorf("nudges in the first second = %d, want 40", n)
-		}
-		time.Sleep(time.Minute)
-		if n := nudges.Load(); n < 395 || n > 405 {
-			t.Errorf("nudges in all = %d, want 400: ten seconds of them", n)
-		}
-	})
-}
-
-// Updates per second do not depend on how far away the viewer is.
-func TestFarViewersGetAsManyUpdates(t *testing.T) {
-	for _, rtt := range []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
-		synctest.Test(t, func(t *testing.T) {
-			var answers sync.WaitGroup
-			t.Cleanup(answers.Wait)
-			o := open(t, driver.Policy{})
-			go ticking(o.machine, o.fromViewer)
-			updates := atomic.Int64{}
-			late := func(m rfb.Message) {
-				answers.Go(func() {
-					time.Sleep(rtt)
-					_ = rfb.Write(o.viewer, m)
-				})
-			}
-			go func() {
-				in := rfb.ServerReader{R: o.fromMachine}
-				for {
-					m, err := in.Read()
-					if err != nil {
-						return
-					}
-					switch m := m.(type) {
-					case rfb.Update:
-						rect, err := in.Rect()
-						if err != nil || rfb.CopyBody(io.Discard, in.R, rect, rfb.XRGB()) != nil {
-							return
-						}
-						updates.Add(1)
-					case rfb.FenceMark:
-						late(rfb.FenceMark{Flags: m.Flags &^ rfb.FenceRequest, Payload: m.Payload})
-					}
-				}
-			}()
-			if err := rfb.Write(o.viewer, rfb.SetEncodings{rfb.Raw, rfb.Fence, rfb.ContinuousUpdates},
-				rfb.Continuous{On: true, Area: rfb.Area{Width: side, Height: side}}); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(8 * time.Second)
-			if got := float64(updates.Load()) / 8; got < 28 {
-				t.Errorf("updates a second at %v = %.1f, want at least 28 of the machine's 33", rtt, got)
-			}
-		})
-	}
-}
-
-// ticking plays a machine whose screen changes all the time: it answers a
-// request at its next tick of 30 ms.
-func ticking(c net.Conn, in rfb.ViewerReader) {
-	asked, gone := make(chan struct{}, 1), make(chan struct{})
-	go func() {
-		defer close(gone)
-		for {
-			m, err := in.Read()
-			if err != nil {
-				return
-			}
-			if _, is := m.(rfb.UpdateRequest); is {
-				select {
-				case asked <- struct{}{}:
-				default:
-				}
-			}
-		}
-	}()
-	tick := time.NewTicker(30 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-gone:
-			return
-		}
-		select {
-		case <-asked:
-			if rfb.Write(c, rfb.Update{Rects: 1}, rfb.Rect{Area: rfb.Area{Width: 8, Height: 8}}) != nil {
-				return
-			}
-			if _, err := c.Write(make([]byte, 256)); err != nil {
-				return
-			}
-		default:
-		}
-	}
-}
-
-// A viewer that answers no fence gets what may be on its way, and no more.
-func TestAViewerThatFallsBehindIsNotBuried(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := open(t, driver.Policy{})
-		go ticking(o.machine, o.fromViewer)
-		fences := atomic.Int64{}
-		go func() {
-			in := rfb.ServerReader{R: o.fromMachine}
-			for {
-				m, err := in.Read()
-				if err != nil {
-					return
-				}
-				if _, is := m.(rfb.Update); is {
-					rect, err := in.Rect()
-					if err != nil || rfb.CopyBody(io.Discard, in.R, rect, rfb.XRGB()) != nil {
-						return
-					}
-				}
-				if _, is := m.(rfb.FenceMark); is {
-					fences.Add(1)
-				}
-			}
-		}()
-		if err := rfb.Write(o.viewer, rfb.SetEncodings{rfb.Raw, rfb.Fence, rfb.ContinuousUpdates},
-			rfb.Continuous{On: true, Area: rfb.Area{Width: side, Height: side}}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Minute)
-		if got, most := fences.Load(), int64(updatesOnTheWay+2); got > most || got < updatesOnTheWay {
-			t.Errorf("updates without an answer = %d, want %d", got, updatesOnTheWay)
-		}
-	})
-}
-
 // FuzzRelay feeds the relay, past its openings, from both ends.
 func FuzzRelay(f *testing.F) {
 	var viewer, machine bytes.Buffer
 	_ = rfb.Write(&viewer, rfb.SetEncodings{rfb.Raw, rfb.Fence, rfb.ContinuousUpdates, rfb.ExtendedClipboard},
-		rfb.Continuous{On: true, Area: rfb.Area{Width: 9, Height: 9}}, rfb.Key{Down: true, Sym: 'a'}, rfb.Text{Latin1: []byte("t")},
+		rfb.Continuous{On: true, Area: rfb.Area{Width: 9, Height: 9}}, rfb.FenceMark{Payload: []byte{0, 0, 0, 1}},
+		rfb.FenceMark{Flags: rfb.FenceRequest, Payload: []byte("f")}, rfb.Continuous{}, rfb.Key{Down: true, Sym: 'a'}, rfb.Text{Latin1: []byte("t")},
 		rfb.ClipboardMark{Actions: rfb.ClipboardProvide, HasText: true, Text: "text"})
 	_ = rfb.Write(&machine, rfb.Update{Rects: 1}, rfb.Rect{Area: rfb.Area{Width: 1, Height: 1}})
 	machine.Write([]byte{1, 2, 3, 4})

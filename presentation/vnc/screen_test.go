@@ -99,6 +99,11 @@ var bootSector = []byte{
 // boot starts a QEMU with the boot sector and returns the socket of its screen.
 func boot(t testing.TB) string {
 	t.Helper()
+	return bootFrom(t, bootSector)
+}
+
+func bootFrom(t testing.TB, sector []byte) string {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("runs a QEMU")
 	}
@@ -112,7 +117,7 @@ func boot(t testing.TB) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	disk := make([]byte, 1440<<10)
-	copy(disk, bootSector)
+	copy(disk, sector)
 	disk[510], disk[511] = 0x55, 0xaa
 	if err := os.WriteFile(filepath.Join(dir, "boot"), disk, 0o600); err != nil {
 		t.Fatal(err)

@@ -4,10 +4,12 @@
 package vnc
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -31,7 +33,10 @@ type Config struct {
 }
 
 // Provider implements driver.Provider and driver.Secreter.
-type Provider struct{ config Config }
+type Provider struct {
+	config  Config
+	buffers sync.Pool // lent to sessions while they carry an update
+}
 
 var (
 	_ driver.Provider = (*Provider)(nil)
@@ -39,12 +44,14 @@ var (
 )
 
 // New returns the provider.
-func New(c Config) *Provider { return &Provider{c} }
+func New(c Config) *Provider {
+	return &Provider{config: c, buffers: sync.Pool{New: func() any { return bufio.NewWriterSize(nil, updateBuffer) }}}
+}
 
 // Describe implements driver.Provider.
 func (p *Provider) Describe(ctx context.Context) (estate.PresentationOffer, error) {
 	return estate.PresentationOffer{
-		Name: "vnc", Version: "1", Protocol: "rfb", Browser: true, File: "vv",
+		Name: "vnc", Version: "1", Protocol: "rfb", Browser: true, File: "vv", Keeps: true,
 	}, ctx.Err()
 }
 
@@ -89,7 +96,7 @@ func value(s string) string {
 
 // Serve implements driver.Provider.
 func (p *Provider) Serve(ctx context.Context, s driver.Session) error {
-	r := newRelay(s)
+	r := newRelay(s, &p.buffers)
 	done := make(chan error, 1)
 	go func() {
 		done <- r.run(ctx, rfb.Guard{Password: s.Secret, Random: p.config.Random})
