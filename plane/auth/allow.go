@@ -65,23 +65,27 @@ type row struct{ person, agent func(*question) rights }
 // without a row is nobody's: adding one without a row fails TestEveryKindHasARow.
 func rows() map[estate.Kind]row {
 	return map[estate.Kind]row{
-		"Project":     {projectOf, nothing},
-		"Person":      {personOf, nothing},
-		"Group":       {groupOf, nothing},
-		"Hypervisor":  {forOperators(get), ownHypervisor},
-		"Context":     {part(get), always(get | status)},
-		"Network":     {part(none), always(get | status)},
-		"Image":       {part(get), always(get | status)},
-		"Application": {granted, always(get | status)},
-		"Blueprint":   {blueprintOf, nothing},
-		"Volume":      {volumeOf, agentsVolume},
-		"Desktop":     {desktopOf, nothing},
-		"Machine":     {machineOf, agentsMachine},
-		"Session":     {sessionOf, nothing},
-		"Grant":       {grantOf, nothing},
-		"Operation":   {about, nothing},
-		"Trial":       {forOperators(get), nothing},
-		"Event":       {about, always(create)},
+		"Project":      {projectOf, nothing},
+		"Person":       {personOf, nothing},
+		"Group":        {groupOf, nothing},
+		"Hypervisor":   {forOperators(get), ownHypervisor},
+		"Context":      {part(get), always(get | status)},
+		"Network":      {part(none), always(get | status)},
+		"Image":        {part(get), always(get | status)},
+		"Application":  {granted, always(get | status)},
+		"ServiceLevel": {part(none), nothing},
+		"Blueprint":    {blueprintOf, nothing},
+		"Volume":       {volumeOf, agentsVolume},
+		"Pool":         {poolOf, always(get)},
+		"Service":      {part(none), nothing},
+		"Desktop":      {desktopOf, nothing},
+		"Machine":      {machineOf, agentsMachine},
+		"Session":      {sessionOf, nothing},
+		"Grant":        {grantOf, nothing},
+		"Operation":    {about, nothing},
+		"Decision":     {about, nothing},
+		"Trial":        {forOperators(get), nothing},
+		"Event":        {about, always(create)},
 	}
 }
 
@@ -243,10 +247,11 @@ func granted(q *question) rights {
 	return none
 }
 
-// blueprintOf: as granted, and people see what their desktops are made from.
+// blueprintOf: as granted, and people see what their desktops are made from, and
+// the seats they may have.
 func blueprintOf(q *question) rights {
 	r := granted(q)
-	if r == none && q.view.worksOn(q.caller, q.ref) {
+	if r == none && (q.view.worksOn(q.caller, q.ref) || q.view.sits(q.ctx, q.caller, q.ref)) {
 		return get
 	}
 	return r
@@ -260,6 +265,15 @@ func volumeOf(q *question) rights {
 		return get
 	}
 	return none
+}
+
+// poolOf: who is granted a pool may have a seat of it.
+func poolOf(q *question) rights {
+	r := granted(q)
+	if r&get != 0 {
+		r |= connect
+	}
+	return r
 }
 
 // desktopOf: nobody but its person and operators, whatever the grants to use.
@@ -316,10 +330,12 @@ func about(q *question) rights {
 	switch o := q.object().(type) {
 	case *estate.Operation:
 		on = o.Spec.On
+	case *estate.Decision:
+		on = o.Spec.On
 	case *estate.Event:
 		on = o.Spec.On
 	}
-	if on.Name == "" || on.Kind == "Operation" || on.Kind == "Event" {
+	if on.Name == "" || on.Kind == "Operation" || on.Kind == "Decision" || on.Kind == "Event" {
 		return none
 	}
 	its := &question{q.ctx, q.rows, q.view, q.caller, on, nil}

@@ -14,27 +14,31 @@ import (
 // matrix says what each role may do with one object of each kind: g get, c
 // create, u update, d delete, n connect, r start, s status.
 //
-// ana has the desktop; bob's group is granted the application; olga operates
+// ana has the desktop; bob's group is granted the application and the pool; olga operates
 // the project; h1 is the agent of the host with ana's machine, h2 of another.
 // eve has nothing.
 var matrix = map[estate.Kind]map[string]string{
-	"Project":     {"ana": "g", "bob": "g", "olga": "gu"},
-	"Person":      {"ana": "g", "olga": "g"},
-	"Group":       {"bob": "g", "olga": "g"},
-	"Hypervisor":  {"olga": "g", "h1": "gcs"},
-	"Context":     {"ana": "g", "bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
-	"Network":     {"olga": "gcud", "h1": "gs", "h2": "gs"},
-	"Image":       {"ana": "g", "bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
-	"Application": {"bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
-	"Blueprint":   {"ana": "g", "olga": "gcud"},
-	"Volume":      {"ana": "g", "olga": "gcud", "h1": "gs", "h2": "g"},
-	"Desktop":     {"ana": "gnr", "olga": "gcudnr"},
-	"Machine":     {"ana": "g", "olga": "g", "h1": "gs"},
-	"Session":     {"ana": "gdn", "olga": "gudn"},
-	"Grant":       {"bob": "g", "olga": "gcud"},
-	"Operation":   {"ana": "g", "olga": "g"},
-	"Trial":       {"olga": "g"},
-	"Event":       {"ana": "g", "olga": "g", "h1": "c", "h2": "c"},
+	"Project":      {"ana": "g", "bob": "g", "olga": "gu"},
+	"Person":       {"ana": "g", "olga": "g"},
+	"Group":        {"bob": "g", "olga": "g"},
+	"Hypervisor":   {"olga": "g", "h1": "gcs"},
+	"Context":      {"ana": "g", "bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
+	"Network":      {"olga": "gcud", "h1": "gs", "h2": "gs"},
+	"Image":        {"ana": "g", "bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
+	"Application":  {"bob": "g", "olga": "gcud", "h1": "gs", "h2": "gs"},
+	"ServiceLevel": {"olga": "gcud"},
+	"Blueprint":    {"ana": "g", "bob": "g", "olga": "gcud"},
+	"Volume":       {"ana": "g", "olga": "gcud", "h1": "gs", "h2": "g"},
+	"Pool":         {"bob": "gn", "olga": "gcudn", "h1": "g", "h2": "g"},
+	"Service":      {"olga": "gcud"},
+	"Desktop":      {"ana": "gnr", "olga": "gcudnr"},
+	"Machine":      {"ana": "g", "olga": "g", "h1": "gs"},
+	"Session":      {"ana": "gdn", "olga": "gudn"},
+	"Grant":        {"bob": "g", "olga": "gcud"},
+	"Operation":    {"ana": "g", "olga": "g"},
+	"Decision":     {"ana": "g", "olga": "g"},
+	"Trial":        {"olga": "g"},
+	"Event":        {"ana": "g", "olga": "g", "h1": "c", "h2": "c"},
 }
 
 var verbs = []struct{ letter, verb string }{
@@ -100,8 +104,11 @@ func office(t *testing.T, w *world) map[estate.Kind]estate.Ref {
 		&estate.Network{Head: head("Network", "office", "lan")},
 		&estate.Image{Head: head("Image", "office", "deb")},
 		&estate.Application{Head: head("Application", "office", "writer")},
+		&estate.ServiceLevel{Head: head("ServiceLevel", "office", "fast")},
 		&estate.Blueprint{Head: head("Blueprint", "office", "clerk")},
 		volume,
+		&estate.Pool{Head: head("Pool", "office", "counter"), Spec: estate.PoolSpec{Blueprint: "clerk", Maximum: 3}},
+		&estate.Service{Head: head("Service", "office", "shop")},
 		&estate.Desktop{Head: head("Desktop", "office", "d1"), Spec: estate.DesktopSpec{Blueprint: "clerk", Person: "ana"}},
 		machine,
 		&estate.Session{Head: head("Session", "office", "s1"), Spec: estate.SessionSpec{Desktop: "d1", Person: "ana"}},
@@ -109,12 +116,16 @@ func office(t *testing.T, w *world) map[estate.Kind]estate.Ref {
 			To: estate.Grantee{Group: "staff"}, Of: estate.Granted{Kind: "Application", Name: "writer"}, Role: estate.Use,
 		}},
 		&estate.Operation{Head: head("Operation", "office", "o1"), Spec: estate.OperationSpec{On: desk}},
+		&estate.Decision{Head: head("Decision", "office", "shop-out"), Spec: estate.DecisionSpec{On: desk}},
 		&estate.Trial{Head: head("Trial", "", "t1")},
 		&estate.Event{Head: head("Event", "office", "e1"), Spec: estate.EventSpec{On: desk}},
 	} {
 		w.create(t, r)
 		refs[r.Header().Kind] = r.Header().Ref()
 	}
+	w.create(t, &estate.Grant{Head: head("Grant", "office", "seats"), Spec: estate.GrantSpec{
+		To: estate.Grantee{Group: "staff"}, Of: estate.Granted{Kind: "Pool", Name: "counter"}, Role: estate.Use,
+	}})
 	w.create(t, &estate.Grant{Head: head("Grant", "office", "boss"), Spec: estate.GrantSpec{
 		To: estate.Grantee{Person: "olga"}, Of: estate.Granted{Kind: "Project"}, Role: estate.Operate,
 	}})

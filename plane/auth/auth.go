@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/plane/authority"
@@ -22,12 +23,13 @@ import (
 
 // Caller is who asks. One without Person, Agent and Admin may do nothing.
 type Caller struct {
-	Person string
-	Admin  bool     // may do everything
-	Groups []string // the person's
-	Scopes []string // what a token is limited to; no limit when empty
-	Agent  string   // the hypervisor whose agent it is
-	Serial string   // of the certificate that an agent came with
+	Person  string
+	Admin   bool     // may do everything
+	Auditor bool     // may read the audit log
+	Groups  []string // the person's
+	Scopes  []string // what a token is limited to; no limit when empty
+	Agent   string   // the hypervisor whose agent it is
+	Serial  string   // of the certificate that an agent came with
 }
 
 // Options are the parts an Auth is made of.
@@ -36,8 +38,9 @@ type Options struct {
 	Now     func() time.Time
 	Random  io.Reader // of cryptographic quality
 	Log     *slog.Logger
-	Origins []string // where people open the portal, as https://desk.example.org; what the browser says when empty
-	Cost    Cost     // of a password guess; the zero Cost is DefaultCost
+	Audit   audit.Recorder // of who signs in, and how; nothing is written when nil, in tests
+	Origins []string       // where people open the portal, as https://desk.example.org; what the browser says when empty
+	Cost    Cost           // of a password guess; the zero Cost is DefaultCost
 
 	Authority *authority.Authority // vouches for agents; they cannot join when it is nil
 	AgentLife time.Duration        // of their certificates; DefaultAgentLife when 0
@@ -134,7 +137,7 @@ func (a *Auth) callerOf(ctx context.Context, name, uid string) (Caller, error) {
 	if p == nil || p.Metadata.UID != uid || !p.Metadata.Deleting.IsZero() {
 		return Caller{}, fault.Unauthenticated.Errorf("the person who signed in is no longer here")
 	}
-	return Caller{Person: name, Admin: p.Spec.Admin, Groups: v.groupsOf(name)}, nil
+	return Caller{Person: name, Admin: p.Spec.Admin, Auditor: p.Spec.Auditor, Groups: v.groupsOf(name)}, nil
 }
 
 // person reads somebody who may sign in, from the store itself.

@@ -1,12 +1,15 @@
 package auth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 )
@@ -23,16 +26,16 @@ func (a *Auth) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/sign-in/passkey/finish", a.answer(a.signInByPasskey))
 	mux.HandleFunc("POST /v1/sign-in/codes", a.answer(a.makeCode))
 	mux.HandleFunc("POST /v1/sign-out", a.answer(a.signOut))
-	mux.HandleFunc("POST /v1/me/password", a.answer(a.mine(a.setPassword)))
+	mux.HandleFunc("POST /v1/me/password", a.answer(a.told("password.change", a.mine(a.setPassword))))
 	mux.HandleFunc("GET /v1/me/passkeys", a.answer(a.mine(a.listPasskeys)))
 	mux.HandleFunc("POST /v1/me/passkeys/begin", a.answer(a.mine(a.beginAddPasskey)))
-	mux.HandleFunc("POST /v1/me/passkeys/finish", a.answer(a.mine(a.finishAddPasskey)))
-	mux.HandleFunc("DELETE /v1/me/passkeys/{id}", a.answer(a.mine(a.deletePasskey)))
+	mux.HandleFunc("POST /v1/me/passkeys/finish", a.answer(a.told("passkey.add", a.mine(a.finishAddPasskey))))
+	mux.HandleFunc("DELETE /v1/me/passkeys/{id}", a.answer(a.told("passkey.delete", a.mine(a.deletePasskey))))
 	mux.HandleFunc("GET /v1/me/sign-ins", a.answer(a.mine(a.listSignIns)))
-	mux.HandleFunc("DELETE /v1/me/sign-ins/{id}", a.answer(a.mine(a.deleteSignIn)))
+	mux.HandleFunc("DELETE /v1/me/sign-ins/{id}", a.answer(a.told("sign-in.end", a.mine(a.deleteSignIn))))
 	mux.HandleFunc("GET /v1/me/tokens", a.answer(a.mine(a.listTokens)))
 	mux.HandleFunc("POST /v1/me/tokens", a.answer(a.mine(a.makeToken)))
-	mux.HandleFunc("DELETE /v1/me/tokens/{id}", a.answer(a.mine(a.deleteToken)))
+	mux.HandleFunc("DELETE /v1/me/tokens/{id}", a.answer(a.told("token.delete", a.mine(a.deleteToken))))
 	mux.HandleFunc("/", a.answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, fault.NotFound.Errorf("%s %s: there is nothing here", r.Method, r.URL.Path)
 	}))
@@ -108,6 +111,9 @@ func (a *Auth) signInByCode(w http.ResponseWriter, r *http.Request) (any, error)
 		return nil, err
 	}
 	person, err := a.byCode(w, r, req.Code)
+	if fault.KindOf(err) == fault.Unauthenticated {
+		err = a.refused(r, nil, "code", err)
+	}
 	return welcome{person}, err
 }
 
@@ -136,7 +142,15 @@ func (a *Auth) makeCode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	code, err := a.NewCode(r.Context(), req.Person)
+	p, err := a.person(r.Context(), req.Person)
+	if err != nil {
+		return nil, err
+	}
+	var code string
+	err = audit.Do(r.Context(), a.Audit, audit.Act{Who: c.Name(), What: "code.make", On: p.Ref().String(), From: From(r)}, func(map[string]string) error {
+		code, err = a.NewCode(r.Context(), req.Person)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +166,9 @@ func (a *Auth) signOut(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, nil // signed out is what was asked for
 	}
-	return nil, a.endSignIn(r.Context(), s.UID, id)
+	return nil, audit.Do(r.Context(), a.Audit, audit.Act{Who: s.Person, What: "sign-out", From: From(r)}, func(map[string]string) error {
+		return a.endSignIn(r.Context(), s.UID, id)
+	})
 }
 
 // me is the person who is signed in with a browser, or the administrator on
@@ -319,7 +335,13 @@ func (a *Auth) makeToken(_ http.ResponseWriter, r *http.Request, m me) (any, err
 	case m.person != nil:
 		t.Person = m.person.Metadata.Name
 	}
-	secret, t, err := a.NewToken(r.Context(), t, time.Duration(req.Life))
+	var secret string
+	made := audit.Act{Who: cmp.Or(t.Person, "administrator"), What: "token.make", From: From(r), With: map[string]string{"scopes": strings.Join(t.Scopes, " ")}}
+	err = audit.Do(r.Context(), a.Audit, made, func(with map[string]string) error {
+		secret, t, err = a.NewToken(r.Context(), t, time.Duration(req.Life))
+		with["id"] = t.ID // as its person sees it
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // decisive are the kinds whose objects decide who may do what.
-var decisive = [...]estate.Kind{"Person", "Group", "Grant", "Blueprint", "Desktop", "Machine", "Volume", "Session", "Operation", "Event"}
+var decisive = [...]estate.Kind{"Person", "Group", "Grant", "Blueprint", "Pool", "Desktop", "Machine", "Volume", "Session", "Operation", "Decision", "Event"}
 
 // remembered is how many deleted objects are known still, so that watchers who
 // could see them learn that they went.
@@ -258,6 +258,24 @@ func (v *view) worksOn(c Caller, blueprint estate.Ref) bool {
 		}
 	}
 	return false
+}
+
+// sits reports whether a pool that the caller may have a seat of is made from
+// the blueprint.
+func (v *view) sits(ctx context.Context, c Caller, blueprint estate.Ref) bool {
+	var pools []estate.Ref
+	v.lock.RLock()
+	for _, g := range v.grants[blueprint.Project] {
+		pool := estate.Ref{Kind: "Pool", Project: blueprint.Project, Name: g.Spec.Of.Name}
+		if g.Spec.Of.Kind == "Pool" && g.Gives(c.Person, c.Groups, estate.Use, pool) {
+			pools = append(pools, pool)
+		}
+	}
+	v.lock.RUnlock()
+	return slices.ContainsFunc(pools, func(ref estate.Ref) bool {
+		p, _ := v.find(ctx, ref).(*estate.Pool)
+		return p != nil && p.Spec.Blueprint == blueprint.Name
+	})
 }
 
 // isAdmin reports whether the person is an administrator.

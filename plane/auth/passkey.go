@@ -246,11 +246,11 @@ func (a *Auth) byPasskey(w http.ResponseWriter, r *http.Request) error {
 	refused := fault.Unauthenticated.Errorf("that passkey is not known here; sign in another way and add it")
 	if err != nil || c.UID != "" {
 		a.Log.Warn("passkey refused", "from", place(r), "error", err)
-		return refused
+		return a.refused(r, nil, "passkey", refused)
 	}
 	if cred.Authenticator.CloneWarning {
 		a.Log.Warn("passkey refused: its counter went back, so there are two of it", "from", place(r))
-		return refused
+		return a.refused(r, user.(*holder).person, "passkey", refused)
 	}
 	p := user.(*holder).person
 	k, e, err := read[passkey](r.Context(), a, ofPerson(p.Metadata.UID, "passkeys", keyID(cred.ID)))

@@ -159,7 +159,7 @@ func (a *Auth) byPassword(w http.ResponseWriter, r *http.Request, name, secret s
 	}
 	if !ok || !has || p == nil {
 		a.Log.Warn("wrong password", "from", from)
-		return fault.Unauthenticated.Errorf("the name or the password is wrong")
+		return a.refused(r, p, "password", fault.Unauthenticated.Errorf("the name or the password is wrong"))
 	}
 	if err := a.begin(w, r, p, "password", store.Txn{}); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/plane/store"
@@ -95,7 +96,12 @@ func (a *Auth) begin(w http.ResponseWriter, r *http.Request, p *estate.Person, h
 		return err
 	}
 	with.Then = append(with.Then, put, store.Write{Key: ofPerson(s.UID, "sign-ins", id), Lease: lease})
-	if _, err := kv.Commit(ctx, with); err != nil {
+	act := audit.Act{Who: s.Person, What: "sign-in", From: From(r), With: map[string]string{"how": how}}
+	err = audit.Do(ctx, a.Audit, act, func(map[string]string) error {
+		_, err := kv.Commit(ctx, with)
+		return err
+	})
+	if err != nil {
 		_ = kv.Revoke(context.WithoutCancel(ctx), lease) // nothing is under it
 		return err
 	}

@@ -127,6 +127,7 @@ func (a *Auth) byToken(ctx context.Context, secret string) (Caller, error) {
 	c, err := a.callerOf(ctx, t.Person, t.UID)
 	// Code that asks for Admin alone must not take a limited token for more.
 	c.Scopes, c.Admin = t.Scopes, c.Admin && slices.Contains(t.Scopes, ScopeAdmin)
+	c.Auditor = c.Auditor && limits(t.Scopes)&get != 0
 	return c, err
 }
 

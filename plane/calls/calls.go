@@ -18,12 +18,17 @@ import (
 // answerLimit is how long an agent has to open a tunnel.
 const answerLimit = 30 * time.Second
 
+// comeback is how long one may wait for an agent that does not listen: one that
+// has lost its plane tries again every 5 s at the latest.
+const comeback = 6 * time.Second
+
 // Broker brings callers and agents together. It is safe for concurrent use.
 type Broker struct {
 	random io.Reader
 
 	mu      sync.Mutex
 	lines   map[string]*line // by hypervisor
+	came    chan struct{}    // closed when the next agent listens
 	waiting map[string]*wait // by call
 }
 
@@ -43,7 +48,28 @@ type wait struct {
 
 // New returns a broker that draws the names of calls from the random source.
 func New(random io.Reader) *Broker {
-	return &Broker{random: random, lines: map[string]*line{}, waiting: map[string]*wait{}}
+	return &Broker{random: random, lines: map[string]*line{}, came: make(chan struct{}), waiting: map[string]*wait{}}
+}
+
+// Await returns when the hypervisor's agent listens, or when it is not worth
+// waiting for any more. For callers who would rather wait than be refused: after
+// a cut link, or at the plane's beginning, agents are about to come back.
+func (b *Broker) Await(ctx context.Context, hypervisor string) {
+	ctx, cancel := context.WithTimeout(ctx, comeback)
+	defer cancel()
+	for {
+		b.mu.Lock()
+		l, came := b.lines[hypervisor], b.came
+		b.mu.Unlock()
+		if l != nil {
+			return
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Dial calls the agent of the hypervisor and returns the tunnel it opens. The
@@ -109,6 +135,8 @@ func (b *Broker) Listen(ctx context.Context, hypervisor string, send func(api.Ca
 		close(old.ended)
 	}
 	b.lines[hypervisor] = l
+	close(b.came)
+	b.came = make(chan struct{})
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -70,6 +71,28 @@ func TestDialWithoutAnAgentIsUnavailableAtOnce(t *testing.T) {
 	if !errors.Is(err, fault.Unavailable) {
 		t.Errorf("got %v, want unavailable", err)
 	}
+}
+
+func TestAwaitReturnsOnceTheAgentListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(rand.Reader)
+		ctx, cancel := context.WithCancel(t.Context())
+		began, done := time.Now(), make(chan time.Duration, 1)
+		go func() { b.Await(ctx, "a"); done <- time.Since(began) }()
+		go func() { _ = b.Listen(ctx, "other", nil) }()
+		time.Sleep(time.Second) // of the bubble's clock
+		go func() { _ = b.Listen(ctx, "a", nil) }()
+		if took := <-done; took != time.Second {
+			t.Errorf("waited %s for an agent that listens after 1s", took)
+		}
+		began = time.Now()
+		b.Await(ctx, "a")
+		b.Await(ctx, "never")
+		if took := time.Since(began); took != comeback {
+			t.Errorf("waited %s for one that listens and one that never does, want %s", took, comeback)
+		}
+		cancel()
+	})
 }
 
 func TestDialEndsWhenTheAgentGoesAway(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,9 @@ func (c *call) connect() error {
 	}
 	for try := 0; ; try++ {
 		s, made, err := c.session(req.Presentation)
+		if err == nil {
+			c.with["session"] = s.Metadata.Name
+		}
 		switch {
 		case err == nil && made:
 			return c.replyObject(http.StatusCreated, s)
@@ -71,7 +75,7 @@ func (c *call) presentation(name string) error {
 
 // session returns the live session, or makes one in the transaction that turns
 // the desktop on. A lost race is fault.Conflict.
-func (c *call) session(presentation string) (s *estate.Session, made bool, err error) {
+func (c *call) session(presentation string) (_ *estate.Session, made bool, err error) {
 	ctx, ref := c.r.Context(), c.ref()
 	desktop, err := store.Get[estate.Desktop](ctx, c.Store, ref.Project, ref.Name)
 	if err != nil {
@@ -79,6 +83,9 @@ func (c *call) session(presentation string) (s *estate.Session, made bool, err e
 	}
 	if !desktop.Metadata.Deleting.IsZero() {
 		return nil, false, fault.Denied.Errorf("connect to %s: it is being deleted", ref)
+	}
+	if desktop.Free() {
+		return nil, false, fault.Conflict.Errorf("connect to %s: nobody has taken this seat; connect to pool %s, which gives out the next one", ref, desktop.Spec.Pool)
 	}
 	person := c.caller.Person
 	if person == "" {
@@ -89,9 +96,16 @@ func (c *call) session(presentation string) (s *estate.Session, made bool, err e
 	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return nil, false, err
 	}
-	live, err := c.live(desktop, person, presentation)
+	going, err := c.going(desktop)
 	if err != nil {
 		return nil, false, err
+	}
+	if desktop.Spec.Pool != "" && desktop.Disposable() && len(going) == 0 {
+		return nil, false, fault.Conflict.Errorf("connect to %s: its last session is over and it is thrown away; connect to pool %s, which gives out a fresh one", ref, desktop.Spec.Pool)
+	}
+	var live *estate.Session
+	if i := slices.IndexFunc(going, func(s *estate.Session) bool { return s.Spec.Person == person && s.Spec.Presentation == presentation }); i >= 0 {
+		live = going[i]
 	}
 	var edits []store.Edit
 	if desktop.Spec.Power != estate.On {
@@ -103,6 +117,10 @@ func (c *call) session(presentation string) (s *estate.Session, made bool, err e
 			return nil, false, err
 		}
 		made = true
+		if desktop.Spec.Pool != "" {
+			desktop.Status.Visits++ // changes the seat: it is not taken back behind their back
+			edits = []store.Edit{store.Put(desktop)}
+		}
 		edits = append(edits, store.Create(live), store.Raw(store.Txn{
 			If:   []store.Compare{{Key: key, Revision: guard.Revision}},
 			Then: []store.Write{{Key: key, Value: []byte(live.Metadata.Name)}},
@@ -114,21 +132,18 @@ func (c *call) session(presentation string) (s *estate.Session, made bool, err e
 	return live, made, err
 }
 
-// live returns the session of the person on the desktop that goes on, or nil.
-func (c *call) live(desktop *estate.Desktop, person, presentation string) (*estate.Session, error) {
+// going returns the sessions of the desktop that go on.
+func (c *call) going(desktop *estate.Desktop) (going []*estate.Session, err error) {
 	all, _, err := store.List[estate.Session](c.r.Context(), c.Store, desktop.Metadata.Project)
-	if err != nil {
-		return nil, err
-	}
 	for _, s := range all {
 		over := s.Status.State == estate.SessionEnded || s.Spec.End || !s.Metadata.Deleting.IsZero()
 		// A session of an earlier desktop of the same name is not its own.
 		owned := s.Metadata.Created.IsZero() || !s.Metadata.Created.Before(desktop.Metadata.Created)
-		if !over && owned && s.Spec.Desktop == desktop.Metadata.Name && s.Spec.Person == person && s.Spec.Presentation == presentation {
-			return s, nil
+		if !over && owned && s.Spec.Desktop == desktop.Metadata.Name {
+			going = append(going, s)
 		}
 	}
-	return nil, nil
+	return going, err
 }
 
 func (c *call) newSession(desktop *estate.Desktop, person, presentation string) (*estate.Session, error) {
@@ -139,7 +154,7 @@ func (c *call) newSession(desktop *estate.Desktop, person, presentation string) 
 	name := desktop.Metadata.Name
 	name = strings.TrimRight(name[:min(len(name), 50)], "-") + "-" + hex.EncodeToString(b[:])
 	owner := desktop.Ref()
-	s := &estate.Session{Spec: estate.SessionSpec{Desktop: desktop.Metadata.Name, Person: person, Presentation: presentation}}
+	s := &estate.Session{Spec: estate.SessionSpec{Desktop: desktop.Metadata.Name, Pool: desktop.Spec.Pool, Person: person, Presentation: presentation}}
 	s.Head = estate.Head{APIVersion: estate.APIVersion, Kind: "Session", Metadata: estate.Metadata{
 		Name: name, Project: desktop.Metadata.Project, Owner: &owner,
 	}}
@@ -275,7 +290,7 @@ func (c *call) account(ctx context.Context, s *estate.Session) (a api.Account, e
 func (c *call) prepareStart(ctx context.Context, desktop *estate.Desktop, application string) (*estate.Machine, *api.Start, error) {
 	ref, project := desktop.Ref(), desktop.Metadata.Project
 	app, err := store.Get[estate.Application](ctx, c.Store, project, application)
-	if err == nil {
+	if err == nil && desktop.Spec.Pool == "" { // who may use a pool may use what is on its seats
 		err = c.entitled(ctx, desktop.Spec.Person, app.Ref())
 	}
 	if err != nil {

@@ -24,15 +24,18 @@ import (
 
 // assembled is the server over the real auth, with both its doors: the unix
 // socket at path, and p.http.
-func assembled(t *testing.T) (p *plane, a *auth.Auth, path string) {
+func assembled(t *testing.T) (p *plane, a *auth.Auth, path string) { return assembledWith(t, nil) }
+
+// assembledWith is assembled with an audit log.
+func assembledWith(t *testing.T, told Audit) (p *plane, a *auth.Auth, path string) {
 	t.Helper()
 	s := store.New(mem.Open(mem.Options{}), store.Options{Now: time.Now, NewUID: rand.Text})
-	a, err := auth.New(auth.Options{Store: s, Now: time.Now, Random: rand.Reader})
+	a, err := auth.New(auth.Options{Audit: told, Store: s, Now: time.Now, Random: rand.Reader})
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv, err := New(Options{
-		Store: s, Auth: a, Tickets: tills{}, Calls: calls.New(rand.Reader), SignIn: a.Handler(),
+		Audit: told, Store: s, Auth: a, Tickets: tills{}, Calls: calls.New(rand.Reader), SignIn: a.Handler(),
 		Now: time.Now, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -195,13 +195,28 @@ func (d describer) act(op *huma.Operation, r route) {
 	}
 	session, _ := estate.KindNamed("Session")
 	machine, _ := estate.KindNamed("Machine")
+	service, _ := estate.KindNamed("Service")
+	decision, _ := estate.KindNamed("Decision")
 	w := map[string]words{
 		"watch":            {"Watch several kinds over one connection: one line each.", nil, ref("AnyLine"), 200},
 		"apply":            {"Make a set of objects as given: all of it or nothing.", ref("ApplyRequest"), d.of(api.ApplyResult{}), 200},
 		"connect":          {"Ask for a session on a desktop and turn the desktop on.", d.of(api.ConnectRequest{}), d.object(session), 200},
+		"connectPool":      {"Ask for a session on a seat of a pool, or a place in its queue.", d.of(api.ConnectRequest{}), d.object(session), 200},
 		"startApplication": {"Start an application on a running desktop.", d.of(api.StartRequest{}), d.of(api.Empty{}), 200},
+		"sendFile":         {"Carry the request's body into the home folder of a desktop's person, as its context allows.", nil, d.of(api.FileReply{}), 200},
+		"fetchFile":        {"Carry a file out of the home folder of a desktop's person, as its context allows.", nil, nil, 200},
 		"ticket":           {"Get what opens a ready session, once, within seconds.", d.of(api.TicketRequest{}), d.of(api.Ticket{}), 200},
 		"offers":           {"Read what the providers of this plane can do.", nil, d.of(api.Offers{}), 200},
+		"audit":            {"Read who did what: one record a line.", nil, d.of(auditLine{}), 200},
+		"verifyAudit":      {"Check that the audit log is as it was written.", nil, d.of(auditReport{}), 200},
+		"auditSeals":       {"Read how far the audit log had come, to keep elsewhere.", nil, d.of(seals{}), 200},
+		"recordings":       {"Read of which sessions there are recordings.", nil, d.of(films{}), 200},
+		"playRecording":    {"Read a recording: one piece a line. One that is not as it was written is a conflict.", nil, d.of(filmLine{}), 200},
+		"verifyRecording":  {"Check that a recording is as it was written.", nil, d.of(auditReport{}), 200},
+		"query":            {"Ask in PromQL what was measured at a moment.", nil, d.of(api.Answer{}), 200},
+		"postQuery":        {"Ask in PromQL, with the question as a form.", nil, d.of(api.Answer{}), 200},
+		"queryRange":       {"Ask in PromQL what was measured over a time.", nil, d.of(api.Answer{}), 200},
+		"postQueryRange":   {"Ask in PromQL over a time, with the question as a form.", nil, d.of(api.Answer{}), 200},
 		"me":               {"Read who the plane takes you for.", nil, d.of(api.Me{}), 200},
 		"join":             {"An agent says that it is there.", nil, d.of(api.JoinReply{}), 200},
 		"run":              {"Run a command in a machine's guest.", d.of(api.RunRequest{}), d.of(api.RunReply{}), 200},
@@ -209,6 +224,9 @@ func (d describer) act(op *huma.Operation, r route) {
 		"moveDesktop":      {"Have the machine of a desktop go to another hypervisor.", d.of(api.MoveRequest{}), d.of(api.MoveReply{}), 200},
 		"moveMachine":      {"Have a machine go to another hypervisor.", d.of(api.MoveRequest{}), d.of(api.MoveReply{}), 200},
 		"abort":            {"Ask for an operation to be undone.", nil, d.of(api.Empty{}), 200},
+		"approve":          {"Agree to a decision that was proposed.", d.of(api.Empty{}), d.object(decision), 200},
+		"undo":             {"Have a decision that was carried out be taken back.", d.of(api.Empty{}), d.object(decision), 200},
+		"undoRollout":      {"Have a service be made as in an earlier revision.", d.of(api.UndoRequest{}), d.object(service), 200},
 		"drain":            {"Keep new machines off a hypervisor, and move away those that can be.", d.of(api.MoveRequest{}), d.of(api.DrainReply{}), 200},
 		"undrain":          {"Let a hypervisor take machines again.", nil, d.of(api.Empty{}), 200},
 		"adopt":            {"Make a machine that was found on a hypervisor one of ours.", d.of(api.AdoptRequest{}), d.object(machine), 201},
@@ -231,13 +249,32 @@ func (d describer) act(op *huma.Operation, r route) {
 		op.Parameters = append(op.Parameters, query("kinds", "Names with commas between."), query("project", "Only this one, and what belongs to no project."),
 			query("version", "Only what changed after it; everything first when absent."), query("labels", "Only those with these labels."))
 	}
+	if r.id == "audit" {
+		op.Parameters = append(op.Parameters, query("since", "From this time, as 2026-11-23T08:00:00Z."), query("until", "Before this time."),
+			query("who", "A person, agent:NAME or administrator; with * at the end whatever begins so."), query("what", "The act, in the same way."), query("on", "The object, in the same way."),
+			query("after", "The sequence of a record: only those after it."), query("last", "Only so many, the newest."), query("watch", "true to go on with every record that comes."))
+	}
+	if strings.HasSuffix(r.path, "/file") {
+		op.Parameters = append(op.Parameters, query("path", "Where in the home folder, as Downloads/report.odt."))
+	}
+	if strings.HasPrefix(r.path, api.MetricsPath) {
+		op.Parameters = append(op.Parameters, query("query", "The question."))
+		if r.path == api.QueryPath {
+			op.Parameters = append(op.Parameters, query("time", "The moment, in seconds since 1970 or as 2026-11-23T08:00:00Z; now when absent."))
+		} else {
+			op.Parameters = append(op.Parameters, query("start", "The first moment."), query("end", "The last."), query("step", "Between two, in seconds or as 30s."))
+		}
+	}
+	if r.streams {
+		op.RequestBody = body("application/octet-stream", &huma.Schema{Type: huma.TypeString, Format: "binary"})
+	}
 	if in, ok := w.in.(*huma.Schema); ok {
 		op.RequestBody = body("application/json", in)
 	}
 	res := &huma.Response{Description: "Done."}
 	if out, ok := w.out.(*huma.Schema); ok {
 		kind := "application/json"
-		if r.id == "watch" || r.id == "calls" {
+		if r.id == "watch" || r.id == "calls" || r.id == "audit" || r.id == "playRecording" {
 			kind = api.NDJSON
 		}
 		res.Content = map[string]*huma.MediaType{kind: {Schema: out}}

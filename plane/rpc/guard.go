@@ -65,7 +65,7 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
 		answerError(seen, fault.Denied.Errorf("%s %s: a page from elsewhere may not do this; open Consort's own page", r.Method, r.URL.Path))
 		return
 	}
-	if r.Body != nil && r.Header.Get("Upgrade") == "" {
+	if _, pattern := s.mux.Handler(r); r.Body != nil && r.Header.Get("Upgrade") == "" && !s.streams[pattern] {
 		r.Body = http.MaxBytesReader(seen, r.Body, largestBody)
 	}
 	s.mux.ServeHTTP(seen, r)
@@ -97,8 +97,8 @@ func (s *Server) handle(rt route) http.HandlerFunc {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
-		c := &call{Server: s, w: w, r: r, route: &rt, caller: caller}
-		if err := rt.serve(c); err != nil {
+		c := &call{Server: s, w: w, r: r, route: &rt, caller: caller, with: map[string]string{}}
+		if err := c.told(); err != nil {
 			s.fail(w, r, err)
 		}
 	}

@@ -79,7 +79,7 @@ func (c *call) enrol() error {
 		return err
 	}
 	made, err := b.Enrol(c.r.Context(), req.Token, []byte(req.Request))
-	if err != nil {
+	if err := c.joined(made, req.Token, err); err != nil {
 		return err
 	}
 	return c.reply(http.StatusOK, made)

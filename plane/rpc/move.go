@@ -63,6 +63,7 @@ func (c *call) move() error {
 	if err != nil {
 		return err
 	}
+	c.with["to"], c.with["operation"] = reply.To, reply.Operation
 	return c.reply(http.StatusOK, reply)
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"consort.dev/consort/api"
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/internal/near"
@@ -392,7 +393,10 @@ func (c *call) remove() error {
 		return err
 	}
 	if !c.dryRun() {
-		if err := c.Store.Delete(c.r.Context(), ref, want.version); err != nil {
+		err := audit.Do(c.r.Context(), c.Audit, c.doing(kindly(ref.Kind, "delete"), ref.String()), func(map[string]string) error {
+			return c.Store.Delete(c.r.Context(), ref, want.version)
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"consort.dev/consort/api"
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/plane/auth"
 	"consort.dev/consort/plane/calls"
+	"consort.dev/consort/plane/metrics"
 	"consort.dev/consort/plane/store"
 )
 
@@ -46,12 +48,17 @@ type Options struct {
 	Tickets  Tickets
 	Calls    *calls.Broker
 	Offers   api.Offers
-	Moves    Moves         // nil where no machine moves
-	Badges   Badges        // of agents that join; none can when nil
-	AgentsAt func() string // where the plane listens for agents; may be nil
-	SignIn   http.Handler  // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
-	Gateway  http.Handler  // /v1/tunnel; absent when nil
-	Web      http.Handler  // everything else; absent when nil
+	Moves    Moves          // nil where no machine moves
+	Pools    Pools          // nil where there are no pools
+	Audit    Audit          // nothing is written down when nil, in tests
+	Files    Files          // none are carried when nil
+	Films    Recordings     // of sessions; none are kept when nil
+	Metrics  metrics.Source // of what is measured; nothing is when nil
+	Badges   Badges         // of agents that join; none can when nil
+	AgentsAt func() string  // where the plane listens for agents; may be nil
+	SignIn   http.Handler   // /v1/sign-in/, /v1/sign-out and /v1/me/; absent when nil
+	Gateway  http.Handler   // /v1/tunnel; absent when nil
+	Web      http.Handler   // everything else; absent when nil
 	Ready    func(context.Context) error
 	Now      func() time.Time
 	Random   io.Reader
@@ -62,8 +69,10 @@ type Options struct {
 // Server answers the API.
 type Server struct {
 	Options
-	mux      *http.ServeMux
-	document []byte
+	mux       *http.ServeMux
+	document  []byte
+	streams   map[string]bool // patterns of mux whose requests may be of any length
+	strangers audit.Sparing   // tells of hosts that may not join
 }
 
 // New returns the handler of everything the plane serves.
@@ -71,7 +80,7 @@ func New(opts Options) (*Server, error) {
 	if opts.Beat == 0 {
 		opts.Beat = 10 * time.Second
 	}
-	s := &Server{Options: opts, mux: http.NewServeMux()}
+	s := &Server{Options: opts, streams: map[string]bool{}, mux: http.NewServeMux(), strangers: audit.Sparing{To: opts.Audit, Now: opts.Now}}
 	routes := s.routes()
 	doc, err := Document()
 	if err != nil {
@@ -79,7 +88,9 @@ func New(opts Options) (*Server, error) {
 	}
 	s.document = doc
 	for _, r := range routes {
-		s.mux.HandleFunc(r.method+" "+r.path, s.handle(r))
+		pattern := r.method + " " + r.path
+		s.mux.HandleFunc(pattern, s.handle(r))
+		s.streams[pattern] = r.streams
 	}
 	s.mux.HandleFunc("GET "+api.DocumentPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
@@ -124,6 +135,7 @@ type route struct {
 	kind    estate.KindInfo
 	serve   func(*call) error
 	endless bool // no time-out: it lasts as long as both sides want
+	streams bool // its body has a length that somebody else bounds
 	open    bool // no caller needed
 }
 
@@ -134,6 +146,7 @@ type call struct {
 	r      *http.Request
 	route  *route
 	caller Caller
+	with   map[string]string // what else to write down of it
 }
 
 // ref returns the object the path names.
@@ -173,17 +186,33 @@ func (s *Server) routes() []route {
 		)
 	}
 	desktop, _ := estate.KindNamed("Desktop")
+	pool, _ := estate.KindNamed("Pool")
 	session, _ := estate.KindNamed("Session")
 	hypervisor, _ := estate.KindNamed("Hypervisor")
 	machine, _ := estate.KindNamed("Machine")
 	operation, _ := estate.KindNamed("Operation")
+	service, _ := estate.KindNamed("Service")
+	decision, _ := estate.KindNamed("Decision")
 	return append(rs,
 		route{id: "watch", method: "GET", path: api.WatchPath, serve: (*call).watch},
 		route{id: "apply", method: "POST", path: api.ApplyPath, serve: (*call).apply},
 		route{id: "connect", method: "POST", path: "/v1/projects/{project}/desktops/{name}/connect", kind: desktop, serve: (*call).connect},
+		route{id: "connectPool", method: "POST", path: "/v1/projects/{project}/pools/{name}/connect", kind: pool, serve: (*call).connectPool},
 		route{id: "startApplication", method: "POST", path: "/v1/projects/{project}/desktops/{name}/start", kind: desktop, serve: (*call).start, endless: true},
+		route{id: "sendFile", method: "POST", path: "/v1/projects/{project}/desktops/{name}/file", kind: desktop, serve: (*call).sendFile, endless: true, streams: true},
+		route{id: "fetchFile", method: "GET", path: "/v1/projects/{project}/desktops/{name}/file", kind: desktop, serve: (*call).fetchFile, endless: true},
 		route{id: "ticket", method: "POST", path: "/v1/projects/{project}/sessions/{name}/ticket", kind: session, serve: (*call).ticket},
 		route{id: "offers", method: "GET", path: api.OffersPath, serve: (*call).offers},
+		route{id: "audit", method: "GET", path: api.AuditPath, serve: (*call).audit, endless: true},
+		route{id: "verifyAudit", method: "GET", path: api.AuditPath + "/verify", serve: (*call).verifyAudit, endless: true},
+		route{id: "auditSeals", method: "GET", path: api.AuditPath + "/seals", serve: (*call).auditSeals},
+		route{id: "recordings", method: "GET", path: api.RecordingsPath, serve: (*call).recordings},
+		route{id: "playRecording", method: "GET", path: api.RecordingsPath + "/{name}", serve: (*call).playRecording, endless: true},
+		route{id: "verifyRecording", method: "GET", path: api.RecordingsPath + "/{name}/verify", serve: (*call).verifyRecording, endless: true},
+		route{id: "query", method: "GET", path: api.QueryPath, serve: (*call).query},
+		route{id: "postQuery", method: "POST", path: api.QueryPath, serve: (*call).query},
+		route{id: "queryRange", method: "GET", path: api.QueryRangePath, serve: (*call).queryRange},
+		route{id: "postQueryRange", method: "POST", path: api.QueryRangePath, serve: (*call).queryRange},
 		route{id: "me", method: "GET", path: api.MePath, serve: (*call).me},
 		route{id: "join", method: "POST", path: "/v1/hypervisors/{name}/join", kind: hypervisor, serve: (*call).join},
 		route{id: "run", method: "POST", path: "/v1/projects/{project}/machines/{name}/run", kind: machine, serve: (*call).run, endless: true},
@@ -191,6 +220,9 @@ func (s *Server) routes() []route {
 		route{id: "moveDesktop", method: "POST", path: "/v1/projects/{project}/desktops/{name}/move", kind: desktop, serve: (*call).move},
 		route{id: "moveMachine", method: "POST", path: "/v1/projects/{project}/machines/{name}/move", kind: machine, serve: (*call).move},
 		route{id: "abort", method: "POST", path: "/v1/projects/{project}/operations/{name}/abort", kind: operation, serve: (*call).abort},
+		route{id: "approve", method: "POST", path: "/v1/projects/{project}/decisions/{name}/approve", kind: decision, serve: (*call).approve},
+		route{id: "undo", method: "POST", path: "/v1/projects/{project}/decisions/{name}/undo", kind: decision, serve: (*call).undo},
+		route{id: "undoRollout", method: "POST", path: "/v1/projects/{project}/services/{name}/undo", kind: service, serve: (*call).undoRollout},
 		route{id: "drain", method: "POST", path: "/v1/hypervisors/{name}/drain", kind: hypervisor, serve: (*call).drain},
 		route{id: "undrain", method: "POST", path: "/v1/hypervisors/{name}/undrain", kind: hypervisor, serve: (*call).undrain},
 		route{id: "adopt", method: "POST", path: "/v1/hypervisors/{name}/adopt", kind: hypervisor, serve: (*call).adopt},

@@ -113,6 +113,8 @@ type plane struct {
 	calls *calls.Broker
 	http  *httptest.Server
 	log   *bytes.Buffer
+
+	server *Server
 }
 
 func start(t *testing.T) *plane {
@@ -128,14 +130,14 @@ func startOver(t *testing.T, kv store.KV) *plane {
 	}})
 	p := &plane{t: t, store: s, calls: calls.New(rand.Reader), log: new(bytes.Buffer)}
 	srv, err := New(Options{
-		Store: s, Auth: guards{s}, Tickets: tills{}, Calls: p.calls, Now: time.Now, Random: rand.Reader,
+		Store: s, Auth: guards{s}, Tickets: tills{}, Pools: benches{}, Calls: p.calls, Now: time.Now, Random: rand.Reader,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Beat: 20 * time.Millisecond,
 		Offers: api.Offers{Presentations: []estate.PresentationOffer{{Name: "paper"}, {Name: "glass"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.http = httptest.NewServer(srv)
+	p.server, p.http = srv, httptest.NewServer(srv)
 	t.Cleanup(func() {
 		p.http.CloseClientConnections()
 		p.http.Close()

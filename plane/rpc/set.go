@@ -153,7 +153,7 @@ func (s *set) commit() error {
 	if len(edits) == 0 {
 		return nil
 	}
-	return s.c.Store.Commit(s.c.r.Context(), edits...)
+	return s.changing(func() error { return s.c.Store.Commit(s.c.r.Context(), edits...) })
 }
 
 // same reports whether two objects are equal on the wire.
@@ -206,6 +206,8 @@ func fresh(given estate.Resource) (estate.Resource, error) {
 		add(g.Spec.Moving != nil, "spec.moving", "a move")
 	case *estate.Volume:
 		add(g.Spec.Holder != "", "spec.holder", "the plane")
+	case *estate.Desktop:
+		add(g.Spec.Pool != "", "spec.pool", "a pool that makes a seat")
 	}
 	if len(ps) > 0 {
 		return nil, invalid(h.Ref().String(), ps)
@@ -239,8 +241,10 @@ func replaceSpec(next, given estate.Resource) error {
 	case *estate.Volume:
 		n.Spec.Holder = kept.(*estate.Volume).Spec.Holder
 	case *estate.Desktop:
+		was := kept.(*estate.Desktop)
+		n.Spec.Pool = was.Spec.Pool
 		if n.Spec.Power == "" {
-			n.Spec.Power = kept.(*estate.Desktop).Spec.Power
+			n.Spec.Power = was.Spec.Power
 		}
 	}
 	return nil
@@ -261,8 +265,13 @@ func frozen(stored, next estate.Resource) []estate.Problem {
 	case *estate.Session:
 		was := stored.(*estate.Session)
 		fixed("spec.desktop", was.Spec.Desktop, n.Spec.Desktop)
+		fixed("spec.pool", was.Spec.Pool, n.Spec.Pool)
 		fixed("spec.person", was.Spec.Person, n.Spec.Person)
 		fixed("spec.presentation", was.Spec.Presentation, n.Spec.Presentation)
+	case *estate.Desktop:
+		if was := stored.(*estate.Desktop); was.Spec.Pool != "" && was.Spec.Person != n.Spec.Person {
+			ps = append(ps, estate.Problem{Path: "spec.person", Text: "a seat goes to one person, whom pool " + was.Spec.Pool + " chooses, and to nobody after them"})
+		}
 	case *estate.Machine:
 		was := stored.(*estate.Machine)
 		if !reflect.DeepEqual(was.Spec.Hardware, n.Spec.Hardware) {
@@ -309,6 +318,7 @@ func (c *call) mayUpdate(stored, next estate.Resource) error {
 		was := trial.(*estate.Session)
 		mine = was.Spec.Person == c.caller.Person
 		was.Spec.End = was.Spec.End || n.Spec.End
+		was.Spec.Record = was.Spec.Record || n.Spec.Record
 	}
 	switch {
 	case !mine:
@@ -323,8 +333,8 @@ func (c *call) mayUpdate(stored, next estate.Resource) error {
 }
 
 // unused returns fault.Conflict, naming who refers to the object, if anybody
-// does. Objects made for it go with it and do not count, nor do sessions that
-// have ended.
+// does. Objects made for it go with it and do not count, nor do the sessions of
+// a desktop and those that have ended.
 func (c *call) unused(ref estate.Ref) error {
 	var users []string
 	for _, k := range estate.Kinds() {
@@ -353,8 +363,8 @@ func uses(r estate.Resource, ref estate.Ref) (string, bool) {
 	if o := h.Metadata.Owner; o != nil && *o == ref {
 		return "", false
 	}
-	if s, ok := r.(*estate.Session); ok && s.Status.State == estate.SessionEnded {
-		return "", false
+	if s, ok := r.(*estate.Session); ok && (s.Status.State == estate.SessionEnded || ref.Kind == "Desktop") {
+		return "", false // sessions go with their desktop
 	}
 	if ref.Kind == "Project" && h.Metadata.Project == ref.Name && h.Kind != "Event" {
 		return h.Ref().String(), true

@@ -104,7 +104,7 @@ func (c *call) letGo() error {
 		}
 		m := &r.Header().Metadata
 		m.Finalizers = slices.DeleteFunc(m.Finalizers, func(f string) bool { return f == req.Finalizer })
-		err = c.Store.Update(c.r.Context(), r)
+		err = c.destroyed(r, func() error { return c.Store.Update(c.r.Context(), r) })
 		if err == nil {
 			return c.reply(http.StatusOK, api.Empty{})
 		}

@@ -48,6 +48,9 @@ func (k *Keeper) concerns(ctx context.Context, changed estate.Resource) []estate
 	case *estate.Desktop:
 		return []estate.Ref{r.Ref()}
 	case *estate.Session:
+		if r.Spec.Desktop == "" {
+			return nil // its pool has no seat for it yet
+		}
 		return []estate.Ref{{Kind: "Desktop", Project: project, Name: r.Spec.Desktop}}
 	case *estate.Machine:
 		if o := r.Metadata.Owner; o != nil {
@@ -152,6 +155,9 @@ func (k *Keeper) look(ctx context.Context, ref estate.Ref) (*view, error) {
 		return v, nil
 	}
 	v.plan, v.reasons = compose.Plan(v.inventory, v.blueprint, v.desktop)
+	if v.desktop.Spec.Pool != "" {
+		return v, nil
+	}
 	name := compose.HomeVolume(v.desktop.Spec.Person, v.blueprint.Spec.Context)
 	for _, vol := range v.inventory.Volumes {
 		if vol.Metadata.Name == name {
@@ -267,6 +273,9 @@ func (k *Keeper) report(ctx context.Context, v *view) error {
 			s.Next = &v.plan
 		}
 		s.State, s.Waiting = stateOf(v, d)
+		if s.Made.IsZero() && (s.State == estate.DesktopRunning || s.State == estate.DesktopWarm) {
+			s.Made = k.Now()
+		}
 		s.Set(composable(v, k.Now()))
 		s.Set(ready(s, k.Now()))
 		return nil
@@ -288,11 +297,13 @@ func stateOf(v *view, d *estate.Desktop) (estate.DesktopState, string) {
 		return estate.DesktopStopping, "waiting for the old machine to go"
 	case m != nil && m.Spec.Moving != nil && !m.Spec.Moving.Live:
 		return estate.DesktopMoving, fmt.Sprintf("moving from %s to %s (operation %s)", m.Spec.Moving.From, m.Spec.Moving.To, m.Spec.Moving.Operation)
-	case m != nil && m.Status.Power == estate.On && on && drawn(m, d.Status.Plan):
+	case d.Free() && v.warm():
+		return estate.DesktopWarm, ""
+	case m != nil && m.Status.Power == estate.On && on && drawn(m, d.Status.Plan) && m.Own():
 		return estate.DesktopRunning, ""
 	case m != nil && on:
 		return estate.DesktopStarting, startingText(m)
-	case m != nil && m.Status.Power == estate.On:
+	case m != nil && (m.Status.Power == estate.On || m.Status.Power == estate.Paused):
 		return estate.DesktopStopping, "waiting for the guest to shut down"
 	case !v.planned() && len(compose.Blocked(v.reasons)) > 0:
 		return estate.DesktopBlocked, texts(compose.Blocked(v.reasons))
@@ -308,8 +319,12 @@ func startingText(m *estate.Machine) string {
 	switch {
 	case m.Status.Waiting != "":
 		return m.Status.Waiting
+	case m.Status.Power == estate.Paused:
+		return "waiting for the machine to go on"
 	case m.Status.Power != estate.On:
 		return "waiting for the machine to start"
+	case !m.Own() && m.Status.Guest.Desktop:
+		return "waiting for the machine to get an identity of its own"
 	case !m.Status.Guest.Agent:
 		return "waiting for the guest to boot"
 	}
@@ -340,7 +355,7 @@ func composable(v *view, now time.Time) estate.Condition {
 
 func ready(s *estate.DesktopStatus, now time.Time) estate.Condition {
 	c := estate.Condition{Type: estate.Ready, Status: estate.False, Reason: string(s.State), Text: s.Waiting, Since: now}
-	if s.State == estate.DesktopRunning {
+	if s.State == estate.DesktopRunning || s.State == estate.DesktopWarm {
 		c.Status = estate.True
 	}
 	return c

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +60,7 @@ func newWorld(t *testing.T) *world {
 	})
 	k := &Keeper{
 		Store: s, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		Presentations: []estate.PresentationOffer{{Name: "screen", Protocol: "rfb"}},
+		Presentations: []estate.PresentationOffer{{Name: "screen", Protocol: "rfb", Keeps: true}},
 		Deliveries:    []estate.DeliveryOffer{{Name: "brought", Needs: []estate.Capability{estate.CanHotplug}, Agent: true}},
 		Events:        &control.Recorder{Store: s, Now: time.Now, By: "lifecycle", Log: slog.New(slog.DiscardHandler)},
 	}
@@ -337,6 +338,32 @@ func TestABlueprintThatCannotBeComposedSaysWhy(t *testing.T) {
 	d := until(w, "d", "blocked", func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopBlocked })
 	if want := "there is no presentation telepathy"; !strings.Contains(d.Status.Waiting, want) {
 		t.Errorf("waiting = %q, want %q in it", d.Status.Waiting, want)
+	}
+}
+
+// TestADesktopThatMovedStaysWhatItIs has a machine and its home on another
+// hypervisor, where it was not planned: it is not made anew.
+func TestADesktopThatMovedStaysWhatItIs(t *testing.T) {
+	w := newWorld(t)
+	w.desktop("d")
+	first := w.runs("d")
+	here, err := store.Get[estate.Hypervisor](t.Context(), w.s, "", "here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.create("Hypervisor", "", "there", func(r estate.Resource) { r.(*estate.Hypervisor).Status = here.Status })
+	change(w, "home-ana-work", func(v *estate.Volume) { v.Status.Hypervisor = "there" })
+	change(w, "d", func(m *estate.Machine) { m.Spec.Hypervisor, m.Spec.Epoch = "there", 2 })
+	d := until(w, "d", "being planned there", func(d *estate.Desktop) bool { return slices.Equal(d.Status.Plan.Hypervisors, []string{"there"}) })
+	if d.Status.Next != nil {
+		t.Errorf("a change is announced: %+v", d.Status.Next)
+	}
+	change(w, "d", func(d *estate.Desktop) { d.Spec.Power = estate.Off })
+	w.stops("d")
+	until(w, "d", "off", func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopOff })
+	m := until(w, "d", "there", func(*estate.Machine) bool { return true })
+	if m.Metadata.UID != first.Metadata.UID || !m.Metadata.Deleting.IsZero() {
+		t.Errorf("the machine that moved is made anew: %+v", m.Metadata)
 	}
 }
 

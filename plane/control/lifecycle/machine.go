@@ -33,8 +33,11 @@ func (k *Keeper) keepMachine(ctx context.Context, v *view) error {
 		return k.make(ctx, v)
 	case d.Status.Resets < d.Spec.Resets:
 		return k.remove(ctx, v, forReset)
+	case v.spent():
+		return k.remove(ctx, v, forSession)
 	}
 	off := m.Status.Power == estate.Off && m.Spec.Power == estate.Off
+	d.Status.Plan = planAt(m.Spec.Hypervisor, d.Status.Plan)
 	if v.planned() {
 		switch need := compose.Most(compose.Diff(*planOf(d), v.plan)); need {
 		case compose.Rebuild:
@@ -54,6 +57,17 @@ func (k *Keeper) keepMachine(ctx context.Context, v *view) error {
 	return nil
 }
 
+// planAt is the plan of a machine that was placed: its system disk lies there
+// and nowhere else, whichever hypervisors it was planned for. A move changes it.
+func planAt(hypervisor string, p *estate.Plan) *estate.Plan {
+	if p == nil || hypervisor == "" {
+		return p
+	}
+	at := *p
+	at.Hypervisors = []string{hypervisor}
+	return &at
+}
+
 func planOf(d *estate.Desktop) *estate.Plan {
 	if d.Status.Plan == nil {
 		return &estate.Plan{}
@@ -68,7 +82,8 @@ func (k *Keeper) make(ctx context.Context, v *view) error {
 	owner := d.Ref()
 	m := &estate.Machine{
 		Head: head("Machine", d.Metadata.Project, d.Metadata.Name, &owner),
-		Spec: estate.MachineSpec{Power: estate.Off, Hardware: v.plan.Hardware, Layers: v.plan.Layers},
+		Spec: estate.MachineSpec{Power: estate.Off, Hardware: v.plan.Hardware, Layers: v.plan.Layers, Template: v.template(),
+			Context: v.plan.Context, Trust: v.plan.Trust, Sealed: v.plan.Disposable},
 	}
 	d.Status.Plan, d.Status.Machine = &v.plan, m.Metadata.Name
 	edits := []store.Edit{store.Create(m), store.Put(d)}
@@ -96,24 +111,22 @@ func head(kind estate.Kind, project, name string, owner *estate.Ref) estate.Head
 // machines ever hold one.
 func (k *Keeper) power(ctx context.Context, v *view, on bool) error {
 	m := v.machine
-	want := estate.Off
-	if on {
-		want = estate.On
-	}
-	layers := planOf(v.desktop).Layers
-	if m.Spec.Power == want && slices.Equal(m.Spec.Layers, layers) {
+	want := v.wanted(on)
+	plan := planOf(v.desktop)
+	layers := plan.Layers
+	if m.Spec.Power == want && slices.Equal(m.Spec.Layers, layers) && m.Spec.Context == plan.Context && m.Spec.Trust == plan.Trust {
 		return nil
 	}
 	edits := []store.Edit{store.Put(m)}
 	id := estate.MachineID(m.Metadata.UID)
-	if want == estate.On && v.home != nil && uses(m, v.home) && v.home.Spec.Holder != id {
+	if on && v.home != nil && uses(m, v.home) && v.home.Spec.Holder != id {
 		if v.home.Spec.Holder != "" && k.alive(v, v.home.Spec.Holder) {
 			return fault.Busy.Errorf("home %s is in use by another desktop; shut that down first", v.home.Metadata.Name)
 		}
 		v.home.Spec.Holder = id
 		edits = append(edits, store.Put(v.home))
 	}
-	m.Spec.Power, m.Spec.Layers = want, layers
+	m.Spec.Power, m.Spec.Layers, m.Spec.Context, m.Spec.Trust = want, layers, plan.Context, plan.Trust
 	return k.Store.Commit(ctx, edits...)
 }
 

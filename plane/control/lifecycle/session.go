@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"consort.dev/consort/compose"
@@ -24,21 +25,26 @@ type phase struct {
 }
 
 // phases are passed in order; each begins when the one before has ended.
-func phases() []phase {
-	return []phase{
+func phases(s *estate.Session) []phase {
+	all := []phase{
 		{"compose", "Putting the layers together", func(v *view, _ estate.Presentation) bool { return v.machine != nil }},
 		{"place", "Finding a place to run", func(v *view, _ estate.Presentation) bool { return v.machine.Spec.Hypervisor != "" }},
 		{"start", "Starting the machine", func(v *view, _ estate.Presentation) bool { return v.machine.Status.Power == estate.On }},
 		{"boot", "Booting the system", func(v *view, _ estate.Presentation) bool {
-			return v.machine.Status.Guest.Agent || !planOf(v.desktop).Guest.Agent
+			g := v.machine.Status.Guest
+			return g.Agent || g.Desktop || !planOf(v.desktop).Guest.Agent
 		}},
 		{"desktop", "Drawing the desktop", func(v *view, way estate.Presentation) bool {
-			if way.Port != 0 && len(v.machine.Status.Guest.Addresses) == 0 {
-				return false
+			if way.Port != 0 && (!v.machine.Own() || len(v.machine.Status.Guest.Addresses) == 0) {
+				return false // its guest shows it, which must be reached for that
 			}
 			return drawn(v.machine, v.desktop.Status.Plan)
 		}},
 	}
+	if s.Spec.Pool != "" { // by the time its seat is looked at, it has one
+		all = append([]phase{{"seat", "Finding a free seat", func(*view, estate.Presentation) bool { return true }}}, all...)
+	}
+	return all
 }
 
 // keepSessions tells every session how far its desktop is, and returns when to
@@ -48,6 +54,9 @@ func (k *Keeper) keepSessions(ctx context.Context, v *view) (time.Duration, erro
 	for _, s := range v.sessions {
 		now := k.Now()
 		switch age := now.Sub(s.Status.Ended); {
+		case s.Status.State == estate.SessionEnded && v.desktop.Spec.Pool != "":
+			k.ended(ctx, s) // it goes with the seat: until then it tells whose turn it was
+			continue
 		case s.Status.State == estate.SessionEnded && age > keepEnded:
 			if err := k.Store.Delete(ctx, s.Ref(), 0); err != nil {
 				return 0, err
@@ -69,6 +78,14 @@ func (k *Keeper) keepSessions(ctx context.Context, v *view) (time.Duration, erro
 			}
 			continue
 		}
+		why, rest := v.lasted(s, now)
+		if why != "" {
+			if err := k.endSession(ctx, s, why); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		again = soonest(again, rest)
 		left, err := k.advance(ctx, v, s)
 		if err != nil {
 			return 0, err
@@ -92,7 +109,10 @@ func (k *Keeper) advance(ctx context.Context, v *view, s *estate.Session) (time.
 			st.State, st.Waiting = estate.SessionWaiting, why
 			return nil
 		}
-		waiting := walk(st, v, way, s.Metadata.Created, now)
+		waiting := walk(s, v, way, now)
+		if waiting == "" {
+			beside(s, v, now)
+		}
 		if v.machine != nil {
 			st.Machine = v.machine.Metadata.Name
 		}
@@ -108,17 +128,51 @@ func (k *Keeper) advance(ctx context.Context, v *view, s *estate.Session) (time.
 	if err != nil || fresh.Status.State != estate.SessionReady {
 		return 0, err
 	}
-	last := fresh.Status.Phases[len(fresh.Status.Phases)-1]
-	if idle := now.Sub(last.Ended); idle < nobodyCame {
-		return nobodyCame - idle + time.Second, nil
+	shown := fresh.Status.Shown()
+	since, limit, because := shown[len(shown)-1].Ended, nobodyCame, "nobody came"
+	if left := fresh.Status.Left; left.After(since) {
+		since, because = left, "nobody came back"
+		if most := v.timeOuts().Disconnect; most > 0 {
+			limit = time.Duration(most)
+		}
 	}
-	return 0, k.endSession(ctx, fresh, "nobody came")
+	if idle := now.Sub(since); idle < limit {
+		return limit - idle + wakeLate, nil
+	}
+	return 0, k.endSession(ctx, fresh, because)
+}
+
+// wakeLate is how long after a time-out a session is looked at.
+const wakeLate = 100 * time.Millisecond
+
+// timeOuts returns how long the desktop's context lets its sessions last.
+func (v *view) timeOuts() estate.TimeOuts {
+	for _, x := range v.inventory.Contexts {
+		if x.Metadata.Name == planOf(v.desktop).Context {
+			return x.Spec.TimeOuts
+		}
+	}
+	return estate.TimeOuts{}
+}
+
+// lasted returns why a session that has lasted as long as its context lets it
+// ends now, or when that will be.
+func (v *view) lasted(s *estate.Session, now time.Time) (because string, left time.Duration) {
+	most := time.Duration(v.timeOuts().Absolute)
+	if most == 0 || s.Status.Opened.IsZero() {
+		return "", 0
+	}
+	if left = most - now.Sub(s.Status.Opened); left > 0 {
+		return "", left + wakeLate
+	}
+	return "it has lasted " + most.String() + ", which is as long as its context lets one", 0
 }
 
 // walk records which phases are over and returns what is waited for, or "". A
 // phase whose end no longer holds, as after a reset, begins anew.
-func walk(st *estate.SessionStatus, v *view, way estate.Presentation, began, now time.Time) string {
-	for i, p := range phases() {
+func walk(s *estate.Session, v *view, way estate.Presentation, now time.Time) string {
+	st, began := &s.Status, s.Metadata.Created
+	for i, p := range phases(s) {
 		if i == len(st.Phases) {
 			st.Phases = append(st.Phases, estate.Phase{Name: p.name, Text: p.text, Began: began})
 		}
@@ -139,6 +193,28 @@ func walk(st *estate.SessionStatus, v *view, way estate.Presentation, began, now
 		began = at.Ended
 	}
 	return ""
+}
+
+// beside notes when a clone has its identity and its addresses: somebody may
+// look at it already. What it has from the beginning is no phase.
+func beside(s *estate.Session, v *view, now time.Time) {
+	shown := s.Status.Shown()
+	began := shown[len(shown)-1].Ended
+	for _, p := range []struct {
+		name, text string
+		over       bool
+	}{
+		{estate.IdentityReady, "Giving it an identity of its own", v.machine.Own()},
+		{estate.NetworkReady, "Plugging in its network", v.machine.Own() && v.addressed()},
+	} {
+		phases := s.Status.Phases
+		switch i := slices.IndexFunc(phases, func(q estate.Phase) bool { return q.Name == p.name }); {
+		case i < 0 && !p.over:
+			s.Status.Phases = append(phases, estate.Phase{Name: p.name, Text: p.text, Began: began})
+		case i >= 0 && p.over && phases[i].Ended.IsZero():
+			phases[i].Ended = now
+		}
+	}
 }
 
 // way works out how the session reaches the machine, or why it cannot.

@@ -85,6 +85,8 @@ const (
 	forReset  = "Reset"
 	forChange = "MachineReplaced"
 	forGood   = "MachineRemoved"
+
+	forSession = "ThrownAway"
 )
 
 func (k *Keeper) removed(ctx context.Context, v *view, why string) {
@@ -92,6 +94,8 @@ func (k *Keeper) removed(ctx context.Context, v *view, why string) {
 	switch why {
 	case forReset:
 		text += "a reset was asked for. The next one begins with a fresh system disk, the home stays"
+	case forSession:
+		text += "its session is over, and the key of what was written in it is destroyed. The next one begins fresh"
 	case forChange:
 		text += "its composition has changed. " + announcement(planOf(v.desktop), &v.plan)
 	default:

@@ -14,22 +14,31 @@ import (
 	"consort.dev/consort/plane/store"
 )
 
+// readAgain is how often Begin looks anew at a machine that changed while it was
+// judged: its agent writes what it does all the time.
+const readAgain = 16
+
 // Begin starts the move of a machine, or of the machine of a desktop, and
 // returns its journal. Everything that stands against it is one fault.Conflict;
 // a dry run returns it instead, and begins nothing.
 func (m *Mover) Begin(ctx context.Context, ref estate.Ref, req api.MoveRequest, by string) (*api.MoveReply, error) {
-	t, err := m.trip(ctx, ref)
-	if err != nil {
-		return nil, err
+	for range readAgain {
+		t, err := m.trip(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		reply, order := m.decide(t, req)
+		if req.DryRun {
+			return reply, nil
+		}
+		if len(reply.Obstacles) > 0 {
+			return nil, fault.Conflict.Errorf("move %s to %s: %s", ref, or(reply.To, "another hypervisor"), strings.Join(reply.Obstacles, "; "))
+		}
+		if err = m.start(ctx, t, order, req, by, reply); !errors.Is(err, fault.Conflict) {
+			return reply, err
+		}
 	}
-	reply, order := m.decide(t, req)
-	if req.DryRun {
-		return reply, nil
-	}
-	if len(reply.Obstacles) > 0 {
-		return nil, fault.Conflict.Errorf("move %s to %s: %s", ref, or(reply.To, "another hypervisor"), strings.Join(reply.Obstacles, "; "))
-	}
-	return reply, m.start(ctx, t, order, req, by, reply)
+	return nil, fault.Busy.Errorf("move %s: it changes all the time; try again", ref)
 }
 
 // trip is a machine that is to move, and everything there is to know for that.
@@ -128,8 +137,8 @@ func (m *Mover) start(ctx context.Context, t *trip, order *estate.MoveOrder, req
 		Spec:   estate.OperationSpec{Verb: estate.VerbMove, On: t.machine.Ref(), By: by, Why: req.Why, Move: order},
 		Status: estate.OperationStatus{State: estate.OperationRunning},
 	}
-	t.machine.Spec.Moving = &estate.Moving{Operation: op.Metadata.Name, From: order.From, To: order.To, Live: order.Live}
-	edits := []store.Edit{store.Create(op), store.Put(t.machine)}
+	t.machine.Spec.Moving = &estate.Moving{Operation: op.Metadata.Name, From: order.From, To: order.To, GuestType: order.GuestType, Live: order.Live}
+	edits := []store.Edit{store.Create(op), store.Put(t.machine), control.Takes(order.To)}
 	for _, v := range t.volumes() {
 		v.Spec.Holder = estate.MachineID(md.UID)
 		edits = append(edits, store.Put(v))

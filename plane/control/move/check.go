@@ -95,6 +95,8 @@ func (t *trip) staying(req api.MoveRequest) []string {
 		return []string{fmt.Sprintf("it moves to %s already (operation %s)", mv.To, mv.Operation)}
 	case m.Spec.Hypervisor == "":
 		return []string{"it is not placed yet; it is placed where it fits when it is turned on"}
+	case m.Spec.Sealed:
+		return []string{"it is disposable: what it wrote can be read where it runs and nowhere else; throw it away, and make another there"}
 	case m.Spec.Adopted:
 		return []string{"it was adopted: what its system needs to run elsewhere is not known, and its disks are never touched"}
 	}
@@ -181,16 +183,22 @@ func lacks(h *estate.Hypervisor, m *estate.Machine, c estate.Capability, so stri
 // going says what keeps the machine from going to a hypervisor, what changes by
 // it, and the order for it.
 func (m *Mover) going(t *trip, to *estate.Hypervisor, req api.MoveRequest) (obstacles, notes []string, order *estate.MoveOrder) {
-	from := t.machine.Spec.Hypervisor
-	order = &estate.MoveOrder{From: from, To: to.Metadata.Name, Live: req.Live, Power: t.machine.Spec.Power, Unverified: req.NoVerify}
+	from, is := t.machine.Spec.Hypervisor, t.machine.Spec.Hardware.GuestType
+	order = &estate.MoveOrder{From: from, To: to.Metadata.Name, Live: req.Live, GuestType: t.typeOn(to, req.GuestType), WasType: is,
+		Power: t.machine.Spec.Power, Unverified: req.NoVerify}
 	if to.Metadata.Name == from {
 		return []string{"it is on " + from + " already"}, nil, order
 	}
-	obstacles = append(lacks(to, t.machine, estate.CanTransfer, "disks cannot be brought there"), t.hardwareObstacles(to)...)
+	foreign := t.guestObstacles(to, order.GuestType)
 	if req.Live {
-		obstacles = append(obstacles, t.liveTogether(to)...)
+		obstacles = append(obstacles, t.liveTogether(to, order.GuestType)...)
 	}
-	foreign := t.guestObstacles(to)
+	if order.GuestType != is {
+		notes = append(notes, fmt.Sprintf("its type of guest changes from %s to %s", or(is, "the usual one"), or(order.GuestType, "the usual one")))
+	}
+	t = t.as(order.GuestType)
+	obstacles = append(obstacles, lacks(to, t.machine, estate.CanTransfer, "disks cannot be brought there")...)
+	obstacles = append(obstacles, t.hardwareObstacles(to)...)
 	if req.Force {
 		notes = append(notes, foreign...)
 	} else {
@@ -208,12 +216,31 @@ func (m *Mover) going(t *trip, to *estate.Hypervisor, req api.MoveRequest) (obst
 	return obstacles, notes, order
 }
 
+// typeOn is the type of guest that a hypervisor makes of the machine: the one
+// asked for, or what it is where that is made too, or the usual one.
+func (t *trip) typeOn(to *estate.Hypervisor, asked string) string {
+	if is := t.machine.Spec.Hardware.GuestType; asked == "" && slices.Contains(to.Status.GuestTypes, is) {
+		return is
+	}
+	return asked
+}
+
+// as is the trip of a machine of that type.
+func (t *trip) as(guestType string) *trip {
+	there, m := *t, *t.machine
+	m.Spec.Hardware.GuestType = guestType
+	there.machine = &m
+	return &there
+}
+
 // liveTogether says why the two hosts do not hand running machines over.
-func (t *trip) liveTogether(to *estate.Hypervisor) []string {
+func (t *trip) liveTogether(to *estate.Hypervisor, guestType string) []string {
 	gt := t.machine.Spec.Hardware.GuestType
-	there := to.Status.CanFor(gt, estate.CanMoveLive)
+	there := to.Status.CanFor(guestType, estate.CanMoveLive)
 	from := t.stock.hypervisor(t.machine.Spec.Hypervisor)
 	switch {
+	case guestType != gt:
+		return []string{"a machine that runs stays of the type of guest that it is; move it without --live"}
 	case !there.Has:
 		return lacks(to, t.machine, estate.CanMoveLive, "")
 	case from == nil || from.Status.CanFor(gt, estate.CanMoveLive).Value != there.Value:
@@ -228,6 +255,12 @@ func (t *trip) hardwareObstacles(to *estate.Hypervisor) []string {
 	hw, name := &t.machine.Spec.Hardware, to.Metadata.Name
 	if hw.GuestType != "" && !slices.Contains(to.Status.GuestTypes, hw.GuestType) {
 		all = append(all, fmt.Sprintf("%s makes no guests of type %s", name, hw.GuestType))
+	}
+	for _, o := range t.stock.everywhere {
+		if o.Spec.Hypervisor == name && estate.Strangers(o.Spec.HostTrust(), t.machine.Spec.HostTrust()) {
+			all = append(all, fmt.Sprintf("on %s is machine %s of trust %d, which never shares a host with trust %d", name, o.Metadata.Name, o.Spec.Trust, t.machine.Spec.Trust))
+			break
+		}
 	}
 	var need estate.Bytes
 	for _, d := range hw.Disks {
@@ -332,14 +365,13 @@ func (t *trip) reselect(order *estate.MoveOrder, way string) []string {
 // guestObstacles says what the machine's system lacks to run on the hypervisor,
 // as far as its image tells. It is looked at before anything is carried. What
 // the system runs on today is not asked for.
-func (t *trip) guestObstacles(to *estate.Hypervisor) []string {
-	gt := t.machine.Spec.Hardware.GuestType
+func (t *trip) guestObstacles(to *estate.Hypervisor, guestType string) []string {
 	var today string
 	if from := t.stock.hypervisor(t.machine.Spec.Hypervisor); from != nil {
-		today = from.Status.CanFor(gt, estate.NeedsDrivers).Value
+		today = from.Status.CanFor(t.machine.Spec.Hardware.GuestType, estate.NeedsDrivers).Value
 	}
 	var need []string
-	for _, n := range strings.Fields(to.Status.CanFor(gt, estate.NeedsDrivers).Value) {
+	for _, n := range strings.Fields(to.Status.CanFor(guestType, estate.NeedsDrivers).Value) {
 		if !slices.Contains(strings.Fields(today), n) {
 			need = append(need, n)
 		}

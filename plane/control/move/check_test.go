@@ -44,7 +44,7 @@ func newPaper(t *testing.T) *paper {
 	t.Cleanup(func() { s.Close() })
 	p := &paper{t, s, &move.Mover{
 		Store: s, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		Presentations: []estate.PresentationOffer{{Name: "screen", Protocol: "rfb"}, {Name: "served", Protocol: "rdp", Guest: true}},
+		Presentations: []estate.PresentationOffer{{Name: "screen", Protocol: "rfb", Keeps: true}, {Name: "served", Protocol: "rdp", Guest: true}},
 	}}
 	for _, name := range []string{"alpha", "beta"} {
 		p.add("Hypervisor", "", name, func(r estate.Resource) {
@@ -55,7 +55,10 @@ func newPaper(t *testing.T) *paper {
 	}
 	p.add("Person", "", "ana", nil)
 	p.add("Network", "p", "office", func(r estate.Resource) { r.(*estate.Network).Spec.Subnet = "10.1.0.0/24" })
-	p.add("Context", "p", "work", func(r estate.Resource) { r.(*estate.Context).Spec.Network = "office" })
+	p.add("Context", "p", "work", func(r estate.Resource) {
+		s := &r.(*estate.Context).Spec
+		s.Network, s.Clipboard = "office", estate.Clipboard{In: true, Out: true}
+	})
 	p.add("Image", "p", "debian", func(r estate.Resource) {
 		m := r.(*estate.Image)
 		m.Status.Digest, m.Status.Size = digest, 2*estate.GiB
@@ -155,7 +158,10 @@ func TestEveryReasonIsToldAtOnce(t *testing.T) {
 			lacks(p, "beta", estate.CapabilityReport{Name: estate.NeedsDrivers, Has: true, Value: "xenbus"})
 			on(p, "p", "debian", func(m *estate.Image) { m.Status.Guest.Drivers = nil })
 		}, api.MoveRequest{}, "it is not known whether the system on disk root has the drivers that beta needs (xenbus)"},
-		"guest type":       {func(p *paper) { on(p, "p", "d", func(m *estate.Machine) { m.Spec.Hardware.GuestType = "pv" }) }, api.MoveRequest{}, "beta makes no guests of type pv"},
+		"guest type": {func(p *paper) {}, api.MoveRequest{GuestType: "pv"}, "beta makes no guests of type pv"},
+		"live type": {func(p *paper) {
+			on(p, "", "beta", func(h *estate.Hypervisor) { h.Status.GuestTypes = []string{"pvh", "pv"} })
+		}, api.MoveRequest{GuestType: "pv", Live: true}, "a machine that runs stays of the type"},
 		"volume elsewhere": {func(p *paper) { on(p, "p", "home-ana-work", func(v *estate.Volume) { v.Status.Hypervisor = "gamma" }) }, api.MoveRequest{}, "volume home-ana-work lies on gamma"},
 		"volume held":      {func(p *paper) { on(p, "p", "home-ana-work", func(v *estate.Volume) { v.Spec.Holder = "another" }) }, api.MoveRequest{}, "another machine holds volume"},
 		"volume shared": {func(p *paper) {
@@ -211,6 +217,28 @@ func TestForceMovesWhatIsNotKnownToBoot(t *testing.T) {
 	}
 }
 
+// TestTheTypeOfGuestFollowsTheHost keeps a type where it is made, and takes the
+// usual one where it is not; what the drivers are for is the type there.
+func TestTheTypeOfGuestFollowsTheHost(t *testing.T) {
+	p := newPaper(t)
+	on(p, "p", "d", func(m *estate.Machine) { m.Spec.Hardware.GuestType = "square" })
+	changes := "its type of guest changes from square to the usual one"
+	if got := p.ask(api.MoveRequest{To: "beta"}); len(got.Obstacles) > 0 || !slices.Contains(got.Notes, changes) {
+		t.Errorf("to a host of one type: %+v", got)
+	}
+	on(p, "", "beta", func(h *estate.Hypervisor) {
+		h.Status.GuestTypes = []string{"round", "square"}
+		h.Status.Capabilities = append(able(), estate.CapabilityReport{Name: estate.NeedsDrivers, GuestType: "round", Has: true, Value: "rounded"})
+	})
+	if got := p.ask(api.MoveRequest{To: "beta"}); len(got.Obstacles) > 0 || len(got.Notes) > 0 {
+		t.Errorf("to a host of both types: %+v; want it to stay what it is", got)
+	}
+	got := p.ask(api.MoveRequest{To: "beta", GuestType: "round"})
+	if text := strings.Join(got.Obstacles, ""); !strings.Contains(text, "image debian has no rounded drivers") {
+		t.Errorf("as the other type: %+v; want it to need what that needs", got)
+	}
+}
+
 // TestWhereThereIsNoDisplayTheGuestServesTheDesktop moves to a host without a
 // display and back.
 func TestWhereThereIsNoDisplayTheGuestServesTheDesktop(t *testing.T) {
@@ -263,5 +291,24 @@ func TestADrainMovesWhatCanAndTellsWhatCannot(t *testing.T) {
 	}
 	if h, _ = store.Get[estate.Hypervisor](t.Context(), p.s, "", "alpha"); h.Spec.Drain {
 		t.Error("it is still drained")
+	}
+}
+
+// TestAMoveBringsNoStrangersTogether moves a machine of each trust to a host with
+// one of each other.
+func TestAMoveBringsNoStrangersTogether(t *testing.T) {
+	for there := range 4 {
+		for trust := range 4 {
+			p := newPaper(t)
+			p.add("Machine", "p", "there", func(r estate.Resource) {
+				r.(*estate.Machine).Spec = estate.MachineSpec{Hypervisor: "beta", Context: "other", Trust: there, Hardware: estate.Hardware{CPUs: 1, Memory: estate.GiB}}
+			})
+			on(p, "p", "work", func(x *estate.Context) { x.Spec.Trust = trust })
+			on(p, "p", "d", func(m *estate.Machine) { m.Spec.Context, m.Spec.Trust = "work", trust })
+			got := strings.Contains(strings.Join(p.ask(api.MoveRequest{To: "beta"}).Obstacles, ""), "never shares a host")
+			if want := there+trust == 3 && there*trust == 0; got != want {
+				t.Errorf("trust %d moves to where trust %d is: refused = %v, want %v", trust, there, got, want)
+			}
+		}
 	}
 }

@@ -23,6 +23,7 @@ type killer struct {
 	rand  *rand.Rand
 	left  int // acts until the next kill
 	rests bool
+	here  int // kills in this move
 	kills int
 	work  sync.WaitGroup
 }
@@ -35,8 +36,11 @@ func newKiller(y *yard, seed uint64) *killer {
 func (k *killer) tick() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.left--; k.rests || k.left != 0 {
+	if k.left--; k.rests || k.left != 0 || k.here == mostHere {
 		return
+	}
+	if k.here++; k.here == mostHere {
+		k.yard.t.Logf("%d kills in one move: it is left alone from here on", mostHere)
 	}
 	y := k.yard
 	revive := func(a *alive, again func()) {
@@ -75,10 +79,14 @@ func (k *killer) tick() {
 // kill. A move that nobody disturbs has about forty.
 const mostActs = 60
 
+// mostHere is how many kills one move suffers at most. Asking where the machine
+// is are acts too: an agent can be killed for ever before it has joined.
+const mostHere = 25
+
 // rest has the killer kill nothing more, or go on.
 func (k *killer) rest(rest bool) {
 	k.mu.Lock()
-	k.rests, k.left = rest, 1+k.rand.IntN(mostActs)
+	k.rests, k.left, k.here = rest, 1+k.rand.IntN(mostActs), 0
 	k.mu.Unlock()
 	k.work.Wait()
 }

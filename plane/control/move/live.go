@@ -24,12 +24,14 @@ func (j *journey) carryLive(ctx context.Context) (time.Duration, error) {
 		return 0, j.leave(ctx, stepPrepare)
 	}
 	if j.index(stepDepart) >= 0 {
-		runs, err := j.whereabouts(ctx)
-		if err != nil {
+		runs, power, err := j.whereabouts(ctx)
+		switch {
+		case err != nil:
 			return 0, err
-		}
-		if runs == j.order.To {
+		case runs == j.order.To:
 			return 0, j.place(ctx)
+		case power == estate.Off: // and nobody turns it on before this move has ended
+			return 0, j.fail(ctx, "it stopped running before it had gone over")
 		}
 	}
 	awaited, err := j.ask(ctx, j.order.To, api.CallArrive, api.OnMove{Disks: j.sizes()})
@@ -48,23 +50,23 @@ func (j *journey) carryLive(ctx context.Context) (time.Duration, error) {
 	return 0, j.place(ctx)
 }
 
-// whereabouts returns where the machine runs: the target when it runs there,
-// otherwise the source, when that has it. Both must answer.
-func (j *journey) whereabouts(ctx context.Context) (string, error) {
+// whereabouts returns where the machine is, and its power there: the target when
+// it runs there, otherwise the source, when that has it. Both must answer.
+func (j *journey) whereabouts(ctx context.Context) (string, estate.Power, error) {
 	there, err := j.ask(ctx, j.order.To, api.CallWhere, api.OnMove{})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	here, err := j.ask(ctx, j.order.From, api.CallWhere, api.OnMove{})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	switch {
 	case there.Here && there.Power == estate.On && !(here.Here && here.Power != estate.Off):
-		return j.order.To, nil
+		return j.order.To, there.Power, nil
 	case here.Here && !(there.Here && there.Power != estate.Off):
-		return j.order.From, nil
+		return j.order.From, here.Power, nil
 	}
-	return "", refused{fault.Unavailable.Errorf("it is not clear where the machine runs: %s says %s, %s says %s",
+	return "", "", refused{fault.Unavailable.Errorf("it is not clear where the machine runs: %s says %s, %s says %s",
 		j.order.From, here.Power, j.order.To, there.Power)}
 }

@@ -48,13 +48,14 @@ type Times struct {
 	Again    time.Duration // before an agent that does not answer is asked again; 1 s when 0
 	Patience time.Duration // for one step before the move is undone, and for a guest to answer; 15 min when 0
 	Settle   time.Duration // that a machine whose guest cannot be asked must stay on; 30 s when 0
+	Keep     time.Duration // the journal of a move that ended; 30 days when 0
 }
 
 func (t Times) filled() Times {
 	for _, d := range []struct {
 		at        *time.Duration
 		otherwise time.Duration
-	}{{&t.Again, time.Second}, {&t.Patience, 15 * time.Minute}, {&t.Settle, 30 * time.Second}} {
+	}{{&t.Again, time.Second}, {&t.Patience, 15 * time.Minute}, {&t.Settle, 30 * time.Second}, {&t.Keep, 30 * 24 * time.Hour}} {
 		if *d.at == 0 {
 			*d.at = d.otherwise
 		}
@@ -74,7 +75,7 @@ func (m *Mover) Loop() *control.Loop {
 func concerns(_ context.Context, changed estate.Resource) []estate.Ref {
 	switch r := changed.(type) {
 	case *estate.Operation:
-		if r.Spec.Verb == estate.VerbMove && r.Status.Ended.IsZero() {
+		if r.Spec.Verb == estate.VerbMove {
 			return []estate.Ref{r.Ref()}
 		}
 	case *estate.Machine:
@@ -101,8 +102,10 @@ func (m *Mover) step(ctx context.Context, ref estate.Ref) (time.Duration, error)
 		return 0, nil
 	case err != nil:
 		return 0, err
-	case op.Spec.Verb != estate.VerbMove || op.Spec.Move == nil || !op.Status.Ended.IsZero():
+	case op.Spec.Verb != estate.VerbMove || op.Spec.Move == nil:
 		return 0, nil
+	case !op.Status.Ended.IsZero():
+		return m.retire(ctx, op)
 	}
 	machine, err := store.Get[estate.Machine](ctx, m.Store, op.Spec.On.Project, op.Spec.On.Name)
 	if err != nil && !errors.Is(err, fault.NotFound) {
@@ -118,6 +121,18 @@ func (m *Mover) step(ctx context.Context, ref estate.Ref) (time.Duration, error)
 		return again, err
 	}
 	return j.judge(ctx, err)
+}
+
+// retire removes the journal of a move that ended long ago, or says when to.
+func (m *Mover) retire(ctx context.Context, op *estate.Operation) (time.Duration, error) {
+	if left := m.Times.filled().Keep - m.Now().Sub(op.Status.Ended); left > 0 {
+		return left, nil
+	}
+	err := m.Store.Delete(ctx, op.Ref(), 0)
+	if errors.Is(err, fault.NotFound) {
+		return 0, nil
+	}
+	return 0, err
 }
 
 // advance takes the next step, which follows from where the machine is placed

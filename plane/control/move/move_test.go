@@ -6,12 +6,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
+	"consort.dev/consort/hypervisor/fakehost"
 	"consort.dev/consort/image"
+	"consort.dev/consort/plane/control/move"
 	"consort.dev/consort/plane/store"
+	"consort.dev/consort/plane/store/mem"
 )
 
 func TestAMachineMovesWithItsDisksAndGoesOn(t *testing.T) {
@@ -77,6 +81,38 @@ func TestAMachineThatDoesNotComeUpGoesBack(t *testing.T) {
 		t.Errorf("%+v", op.Status)
 	}
 	y.only("a", estate.On)
+}
+
+// TestAMachineChangesItsTypeOfGuestOnTheWay goes to a host as another type than
+// its usual one, back to what it was when it does not come up, and home.
+func TestAMachineChangesItsTypeOfGuestOnTheWay(t *testing.T) {
+	y := newYard(t)
+	y.mover.Times.Patience = 300e6
+	y.sites["b"].memory = fakehost.New(fakehost.Options{GuestTypes: []string{"round", "square"}})
+	y.open()
+	y.settle()
+	square := func(r *api.MoveRequest) { r.GuestType = "square" }
+	is := func(host, guestType string) {
+		t.Helper()
+		y.only(host, estate.On)
+		m, err := store.Get[estate.Machine](t.Context(), y.store, "p", "m")
+		y.must(err)
+		if have, _ := y.held(host); have.Def.GuestType != guestType || m.Spec.Hardware.GuestType != guestType {
+			t.Errorf("on %s it is of type %q, and is to be %q; want %q", host, have.Def.GuestType, m.Spec.Hardware.GuestType, guestType)
+		}
+	}
+	y.ref.refuseStart = "b"
+	if op := y.ended(y.begin("b", square)); op.Status.State != estate.OperationFailed {
+		t.Errorf("%+v", op.Status)
+	}
+	is("a", "")
+	y.loop.kill()
+	y.ref.refuseStart, y.mover.Times.Patience = "", soon
+	y.direct()
+	y.ended(y.begin("b", square))
+	is("b", "square")
+	y.ended(y.begin("a", nil))
+	is("a", "")
 }
 
 // TestTheTargetWaitsUntilTheSourceHasLetGo loses the source's agent when the
@@ -150,6 +186,25 @@ func TestARunningMachineMovesLive(t *testing.T) {
 	}
 }
 
+// TestALiveMoveOfAMachineThatStoppedIsUndone has the machine stop as it is about
+// to go over: nobody turns it on meanwhile, so that waiting for it would have no
+// end.
+func TestALiveMoveOfAMachineThatStoppedIsUndone(t *testing.T) {
+	y := newYard(t)
+	a := y.sites["a"]
+	var once sync.Once
+	a.leaves = func() {
+		once.Do(func() { y.must(a.memory.Stop(t.Context(), estate.MachineID(y.machine.Metadata.UID), 0)) })
+	}
+	y.open()
+	y.settleWith(false)
+	op := y.begin("b", func(r *api.MoveRequest) { r.Live = true })
+	if got := y.ended(op); got.Status.State != estate.OperationFailed || !strings.Contains(got.Status.Error, "stopped running") {
+		t.Errorf("it ended as %q: %s; want it undone, since the machine stopped running", got.Status.State, got.Status.Error)
+	}
+	y.only("a", estate.On)
+}
+
 // TestTheRefereeCatchesLiars moves the machine as no mover should, and expects
 // the referee to say so: otherwise the kills above would show nothing.
 func TestTheRefereeCatchesLiars(t *testing.T) {
@@ -175,5 +230,30 @@ func TestTheRefereeCatchesLiars(t *testing.T) {
 			y.must(err)
 			y.until("the referee says "+liar.says, func() bool { return y.ref.said(liar.says) })
 		})
+	}
+}
+
+func TestJournalsOfMovesAreKeptForAWhile(t *testing.T) {
+	now := time.Now()
+	m := &move.Mover{Store: store.New(mem.Open(mem.Options{}), store.Options{}), Now: func() time.Time { return now }, Times: move.Times{Keep: time.Hour}}
+	defer m.Store.Close()
+	step := m.Loop().Step
+	op := &estate.Operation{Head: estate.Head{APIVersion: estate.APIVersion, Kind: "Operation", Metadata: estate.Metadata{Name: "old", Project: "p"}}}
+	op.Spec = estate.OperationSpec{Verb: estate.VerbMove, On: estate.Ref{Kind: "Machine", Project: "p", Name: "m"}, Move: &estate.MoveOrder{From: "a", To: "b"}}
+	op.Status.State, op.Status.Ended = estate.OperationDone, now.Add(-59*time.Minute)
+	if err := m.Store.Create(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := step(t.Context(), op.Ref()); again != time.Minute || err != nil {
+		t.Errorf("a minute too early: %v, %v; want another look in a minute", again, err)
+	}
+	now = now.Add(time.Minute)
+	for range 2 { // the second finds it gone
+		if again, err := step(t.Context(), op.Ref()); again != 0 || err != nil {
+			t.Errorf("after an hour: %v, %v", again, err)
+		}
+	}
+	if _, err := m.Store.Load(t.Context(), op.Ref()); !errors.Is(err, fault.NotFound) {
+		t.Errorf("its journal is still there: %v", err)
 	}
 }

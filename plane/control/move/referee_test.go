@@ -178,8 +178,9 @@ var _ move.Calls = (*referee)(nil)
 // spied is a host whose acts the referee sees.
 type spied struct {
 	*fakehost.Host
-	name string
-	ref  *referee
+	name   string
+	ref    *referee
+	leaves func()
 }
 
 func (s *spied) Define(ctx context.Context, def driver.Definition) error {
@@ -225,6 +226,9 @@ func (s *spied) Import(ctx context.Context, id estate.MachineID, disk string, r 
 }
 
 func (s *spied) Depart(ctx context.Context, id estate.MachineID, at string) error {
+	if s.leaves != nil {
+		s.leaves()
+	}
 	return s.ref.act(ctx, func() error {
 		s.ref.mu.Lock()
 		defer s.ref.mu.Unlock()

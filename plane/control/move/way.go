@@ -72,7 +72,7 @@ func (j *journey) place(ctx context.Context) error {
 	if !j.order.Live && j.machine.Spec.Power != estate.Off {
 		return j.fail(ctx, "somebody turned it on while its disks were carried")
 	}
-	edits, err := j.owner(ctx, j.order.To, j.order.Presentation)
+	edits, err := j.owner(ctx, j.order.To, j.order.GuestType, j.order.Presentation)
 	if err != nil {
 		return err
 	}
@@ -84,13 +84,14 @@ func (j *journey) place(ctx context.Context) error {
 	return nil
 }
 
-// owner returns the edits that give the machine to a hypervisor, with the
-// presentation for its desktop there.
-func (j *journey) owner(ctx context.Context, hypervisor, presentation string) ([]store.Edit, error) {
+// owner returns the edits that give the machine to a hypervisor, with its type
+// of guest and the presentation for its desktop there.
+func (j *journey) owner(ctx context.Context, hypervisor, guestType, presentation string) ([]store.Edit, error) {
 	m := j.machine
 	m.Spec.Hypervisor, m.Spec.Because = hypervisor, "" // a move asks nobody's preference
+	m.Spec.Hardware.GuestType = guestType
 	m.Spec.Epoch++
-	m.Status = estate.MachineStatus{Power: m.Status.Power, Starts: m.Status.Starts}
+	m.Status = estate.MachineStatus{Power: m.Status.Power, Starts: m.Status.Starts, Launches: m.Status.Launches}
 	m.Status.Waiting = "waiting for the agent of " + hypervisor
 	edits := []store.Edit{store.Put(m)}
 	for _, d := range m.Spec.Hardware.Disks {
@@ -229,7 +230,7 @@ func (j *journey) finish(ctx context.Context) error {
 // as it was. The new epoch tells the target that what it has is a leftover.
 func (j *journey) callOff(ctx context.Context) (time.Duration, error) {
 	if j.order.Live && j.index(stepDepart) >= 0 {
-		if runs, err := j.whereabouts(ctx); err != nil || runs == j.order.To {
+		if runs, _, err := j.whereabouts(ctx); err != nil || runs == j.order.To {
 			if err == nil {
 				err = j.place(ctx) // it is there: there is nothing left to undo
 			}
@@ -246,13 +247,13 @@ func (j *journey) callOff(ctx context.Context) (time.Duration, error) {
 // turnRound gives a machine that was placed at the target back to the source:
 // the same move the other way round, with nothing to carry.
 func (j *journey) turnRound(ctx context.Context) error {
-	edits, err := j.owner(ctx, j.order.From, j.order.Was)
+	edits, err := j.owner(ctx, j.order.From, j.order.WasType, j.order.Was)
 	if err != nil {
 		return err
 	}
 	m := j.machine
 	m.Spec.Power = estate.Off
-	m.Spec.Moving.From, m.Spec.Moving.To = j.order.To, j.order.From
+	m.Spec.Moving.From, m.Spec.Moving.To, m.Spec.Moving.GuestType = j.order.To, j.order.From, j.order.WasType
 	j.begin(stepReturn)
 	return j.Store.Commit(ctx, append(edits, store.Put(j.op))...)
 }

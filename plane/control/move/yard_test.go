@@ -74,6 +74,7 @@ type site struct {
 	memory *fakehost.Host
 	images *image.Store
 	lossy  flaky.Options
+	leaves func() // called as a machine is about to leave it live, unless nil
 	agent  alive
 }
 
@@ -180,7 +181,7 @@ func (y *yard) employ(s *site) {
 			panic(err)
 		}
 		defer client.Close()
-		var drv driver.Host = &spied{s.memory, s.name, y.ref}
+		var drv driver.Host = &spied{s.memory, s.name, y.ref, s.leaves}
 		if s.lossy != (flaky.Options{}) {
 			drv = flaky.New(drv, s.lossy)
 			s.lossy.Seed += 1000 // or every life would begin with the same mishaps

@@ -212,3 +212,23 @@ func TestRoomIsKeptForAMachineOnItsWay(t *testing.T) {
 		t.Errorf("placed on %s, where nothing is left or will be", m.Spec.Hypervisor)
 	}
 }
+
+// TestStrangersAreNeverPlacedTogether places a machine of each trust where one of
+// each other is, and there is no other host.
+func TestStrangersAreNeverPlacedTogether(t *testing.T) {
+	for first := range 4 {
+		for second := range 4 {
+			p := newPlacer(t, true, host("alpha", 8*estate.GiB, estate.HypervisorReady))
+			of := func(trust int) func(*estate.Machine) {
+				return func(m *estate.Machine) { m.Spec.Context, m.Spec.Trust = "some", trust }
+			}
+			if m := placed(t, p, "one", estate.GiB, of(first)); m.Spec.Hypervisor != "alpha" {
+				t.Fatalf("trust %d is not placed on an empty host", first)
+			}
+			got := placed(t, p, "two", estate.GiB, of(second)).Spec.Hypervisor == "alpha"
+			if want := first+second != 3 || first*second != 0; got != want {
+				t.Errorf("trust %d beside trust %d: placed = %v, want %v", second, first, got, want)
+			}
+		}
+	}
+}
