@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"consort.dev/consort/api"
+	"consort.dev/consort/audit"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/gateway"
 	"consort.dev/consort/manifest"
@@ -24,6 +25,9 @@ import (
 	"consort.dev/consort/plane/authority"
 	"consort.dev/consort/plane/calls"
 	"consort.dev/consort/plane/control/move"
+	"consort.dev/consort/plane/control/pool"
+	"consort.dev/consort/plane/metrics"
+	"consort.dev/consort/plane/metrics/embedded"
 	"consort.dev/consort/plane/rpc"
 	"consort.dev/consort/plane/store"
 	"consort.dev/consort/plane/store/mem"
@@ -46,6 +50,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("CONSORT_SERVER", h.socket)
+			env.Setenv("AUDIT", h.told.Dir)
 			env.Values["house"] = h
 			return nil
 		},
@@ -54,6 +59,10 @@ func TestScripts(t *testing.T) {
 			// and loops do.
 			"report": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Check(ts.Value("house").(*house).report(ts.MkAbs(args[0])))
+			},
+			// harm HOW copies the audit log into a folder of that name and harms it so.
+			"harm": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(harm(ts.Value("house").(*house).told.Dir, ts.MkAbs(args[0]), args[0]))
 			},
 			// place MACHINE HYPERVISOR plays placement.
 			"place": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -73,6 +82,7 @@ type house struct {
 	store  *store.Store
 	socket string
 	client *api.Client
+	told   *audit.Log
 }
 
 // keys lets everybody do everything: whoever reaches the socket is the
@@ -95,6 +105,11 @@ func newHouse(atEnd func(func())) (*house, error) {
 	kv := mem.Open(mem.Options{Now: time.Now})
 	h := &house{store: store.New(kv, store.Options{}), socket: filepath.Join(dir, "api.sock")}
 	log := slog.New(slog.DiscardHandler)
+	told, err := audit.Open(ctx, audit.Options{Dir: filepath.Join(dir, "audit"), KV: kv, Now: time.Now, Random: rand.Reader, Reserve: -1, Every: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	h.told = told
 	shown := map[string]*presentation.Provider{}
 	fake, err := presentation.Open(ctx, &fakescreen.Provider{})
 	if err != nil {
@@ -119,11 +134,24 @@ func newHouse(atEnd func(func())) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
+	pools := &pool.Keeper{Store: h.store, Now: time.Now, Random: rand.Reader, Log: log}
 	moves := &move.Mover{Store: h.store, Presentations: g.Offers(), Now: time.Now, Log: log} // nobody carries them out
+	kept, err := embedded.Open(embedded.Options{Dir: filepath.Join(dir, "metrics"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	var samples []metrics.Sample
+	for i := range 3 {
+		samples = append(samples, metrics.Sample{Labels: metrics.Labels{metrics.Name: "consort_pool_queue", "project": "default", "pool": "clerks"},
+			At: time.Now().Add(time.Duration(i-2) * time.Minute), Value: float64(3 * i)})
+	}
+	if err := kept.Append(ctx, samples); err != nil {
+		return nil, err
+	}
 	server, err := rpc.New(rpc.Options{
-		Moves:  moves,
+		Metrics: kept, Audit: h.told, Moves: moves, Pools: pools,
 		Badges: badges, AgentsAt: func() string { return "https://plane.example.org:8441" },
-		Store: h.store, Auth: keys{}, Tickets: g, Calls: calls.New(rand.Reader), Gateway: g, Now: time.Now, Random: rand.Reader, Log: log,
+		Store: h.store, Auth: keys{}, Tickets: g, Files: g, Calls: calls.New(rand.Reader), Gateway: g, Now: time.Now, Random: rand.Reader, Log: log,
 		Offers: api.Offers{Presentations: append(g.Offers(), estate.PresentationOffer{Name: "rdp", Protocol: "rdp", Guest: true}), Hypervisors: []estate.HypervisorOffer{{Name: "paper", Version: "1"}},
 			Deliveries: []estate.DeliveryOffer{{Name: "parcels", Agent: true, Needs: []estate.Capability{estate.CanHotplug}}}},
 	})
@@ -137,6 +165,7 @@ func newHouse(atEnd func(func())) (*house, error) {
 	web := &http.Server{Handler: server}
 	go func() { _ = web.Serve(l) }()
 	go func() { _ = g.Run(ctx) }()
+	go func() { _ = pools.Loop().Run(ctx) }()
 	if h.client, err = api.NewClient(api.Options{Server: h.socket}); err != nil {
 		return nil, err
 	}
@@ -144,6 +173,8 @@ func newHouse(atEnd func(func())) (*house, error) {
 	atEnd(func() {
 		h.client.Close()
 		web.Close()
+		h.told.Close()
+		kept.Close()
 		h.store.Close()
 		os.RemoveAll(dir)
 	})
@@ -153,7 +184,7 @@ func newHouse(atEnd func(func())) (*house, error) {
 // makeReady plays the loops that bring a desktop up for a session.
 func (h *house) makeReady(ctx context.Context) {
 	for e := range api.Watch[estate.Session](ctx, h.client, "") {
-		if e.Type != api.Is || e.Object.Status.State != "" && e.Object.Status.State != estate.SessionWaiting {
+		if e.Type != api.Is || e.Object.Status.State != "" && e.Object.Status.State != estate.SessionWaiting || e.Object.Spec.Desktop == "" {
 			continue
 		}
 		now := time.Now()

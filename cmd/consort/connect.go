@@ -18,7 +18,8 @@ import (
 
 // connection is what connect was asked for.
 type connection struct {
-	desktop      string
+	to           estate.Ref // a desktop or a pool
+	another      bool
 	presentation string
 	forward      string // port; "" is no forward, "0" any free one
 	open         bool
@@ -29,26 +30,43 @@ type connection struct {
 func newConnect(c *cli) *cobra.Command {
 	var k connection
 	cmd := &cobra.Command{
-		Use:   "connect DESKTOP",
+		Use:   "connect DESKTOP | pool/NAME",
 		Short: "Work on a desktop with a viewer of this machine",
 		Long: `Brings the desktop up, telling what is done, and opens it: in a viewer where
 this machine has a screen and a viewer, else by telling where the portal shows
 it. With --forward any viewer can be used: it connects to a port on this
 machine's loopback and shows the password that is printed. A password opens one
-connection; when it expires unused the next one is printed.`,
+connection; when it expires unused the next one is printed.
+
+A pool gives you a seat: the one you have, or the next that is free. While there
+is none you are told your place in the queue and when to expect it. The seat is
+destroyed when your session ends, with everything saved on it.`,
 		Example: `  consort connect ana-office
   consort connect ana-office --forward
   consort connect ana-office --forward=5901
-  consort connect ana-office --presentation rdp -o office.rdp`,
+  consort connect ana-office --presentation rdp -o office.rdp
+  consort connect pool/counter`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.completeDesktops,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k.desktop = args[0]
+			desktops, _ := estate.KindNamed("Desktop")
+			k.to = c.ref(desktops, args[0])
+			if strings.Contains(args[0], "/") {
+				refs, err := c.refs(args)
+				if err != nil {
+					return err
+				}
+				k.to = refs[0]
+			}
+			if k.to.Kind != "Desktop" && k.to.Kind != "Pool" {
+				return usage{fmt.Errorf("%q is nothing to connect to; name a desktop, or write pool/NAME", args[0])}
+			}
 			return c.connect(cmd.Context(), k)
 		},
 	}
 	c.projectFlag(cmd)
 	f := cmd.Flags()
+	f.BoolVar(&k.another, "another", false, "of a pool: one more seat besides those you have")
 	f.StringVar(&k.presentation, "presentation", "", "another presentation than the blueprint's own")
 	f.StringVar(&k.forward, "forward", "", "listen for viewers on this port of 127.0.0.1")
 	f.Lookup("forward").NoOptDefVal = "0"
@@ -86,9 +104,14 @@ func (c *cli) connect(ctx context.Context, k connection) error {
 	if err != nil {
 		return err
 	}
-	s, err := client.Connect(ctx, c.project, k.desktop, k.presentation)
+	var s *estate.Session
+	if k.to.Kind == "Pool" {
+		s, err = client.ConnectPool(ctx, k.to.Project, k.to.Name, api.ConnectRequest{Presentation: k.presentation, Another: k.another})
+	} else {
+		s, err = client.Connect(ctx, k.to.Project, k.to.Name, k.presentation)
+	}
 	if err != nil {
-		return c.absent(ctx, client, estate.Ref{Kind: "Desktop", Project: c.project, Name: k.desktop}, err)
+		return c.absent(ctx, client, k.to, err)
 	}
 	if s, err = c.await(ctx, client, s, k.timeout); err != nil {
 		return err
@@ -170,7 +193,7 @@ func (c *cli) await(ctx context.Context, client *api.Client, asked *estate.Sessi
 		}
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nil, fault.Unavailable.Errorf("the desktop was not up after %s; %s\n'consort describe desktop %s' says more", timeout, orElse(waiting, "nothing says why"), asked.Spec.Desktop)
+		return nil, fault.Unavailable.Errorf("the desktop was not up after %s; %s\n'consort describe session %s' says more", timeout, orElse(waiting, "nothing says why"), ref.Name)
 	}
 	return nil, ctx.Err()
 }

@@ -75,16 +75,22 @@ func (c *cli) ask(refs []estate.Ref) error {
 	for _, r := range refs {
 		names = append(names, r.String())
 	}
+	return c.sure(fmt.Sprintf("Delete %s?", strings.Join(names, ", ")), "deleting", "nothing was deleted")
+}
+
+// sure asks before an act that cannot be taken back, and returns an error that
+// says that it was not done unless the answer is yes.
+func (c *cli) sure(question, act, undone string) error {
 	if !c.people {
-		return usage{errors.New("deleting needs a yes; add --yes")}
+		return usage{fmt.Errorf("%s needs a yes; add --yes", act)}
 	}
-	fmt.Fprintf(c.err, "Delete %s? [y/N] ", strings.Join(names, ", "))
+	fmt.Fprint(c.err, question, " [y/N] ")
 	answer, err := bufio.NewReader(c.in).ReadString('\n')
 	if err != nil && answer == "" {
-		return errors.New("no answer; nothing was deleted")
+		return fmt.Errorf("no answer; %s", undone)
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was deleted")
+		return errors.New(undone)
 	}
 	return nil
 }

@@ -87,7 +87,15 @@ func (c *cli) particulars(r estate.Resource) error {
 	case *estate.Desktop:
 		return c.plans(&r.Status)
 	case *estate.Session:
+		c.queued(r.Status.Queue)
 		c.phases(r.Status.Phases)
+		fmt.Fprintf(c.out, "\nTrace          %s\n", strings.ReplaceAll(r.Metadata.UID, "-", ""))
+	case *estate.Pool:
+		return c.seats(&r.Status)
+	case *estate.Service:
+		return c.service(r)
+	case *estate.Decision:
+		return c.decision(r)
 	case *estate.Hypervisor:
 		if err := c.capabilities(&r.Status); err != nil {
 			return err
@@ -142,6 +150,29 @@ func (c *cli) plans(s *estate.DesktopStatus) error {
 		}
 	}
 	return nil
+}
+
+// seats tells how many seats a pool has, and why.
+func (c *cli) seats(s *estate.PoolStatus) error {
+	fmt.Fprintf(c.out, "\nSeats\n  %d ready of %d wanted: %s\n  %d being made, %d taken, %d waited for\n", s.Warm, s.Wanted, orElse(s.Because, "not looked at yet"), s.Making, s.Taken, s.Queue)
+	fmt.Fprintf(c.out, "  a seat takes %s to make, persons stay %s, %.1f come a minute\n",
+		orElse(lasting(s.Make), "a time nobody has measured"), orElse(lasting(s.Stay), "a time nobody has measured"), s.Rate)
+	return nil
+}
+
+// queued tells somebody's place in the queue for a seat.
+func (c *cli) queued(q *estate.Queued) {
+	if q == nil {
+		return
+	}
+	fmt.Fprintf(c.out, "\nQueue\n  place %d of %d", q.Place, q.Of)
+	if !q.Expected.IsZero() {
+		fmt.Fprintf(c.out, ", a seat is expected at %s", clock(q.Expected))
+	}
+	if q.Assumed {
+		fmt.Fprint(c.out, ", by what is usual elsewhere: nothing was measured here yet")
+	}
+	fmt.Fprintln(c.out)
 }
 
 func (c *cli) phases(all []estate.Phase) {
@@ -225,6 +256,12 @@ func state(r estate.Resource) string {
 		return strings.TrimSuffix(string(r.Status.State)+", "+r.Status.Because, ", ")
 	case *estate.Hypervisor:
 		return orElse(string(r.Status.State), "not joined")
+	case *estate.Pool:
+		return fmt.Sprintf("%d ready, %d taken", r.Status.Warm, r.Status.Taken)
+	case *estate.Service:
+		return fmt.Sprintf("%d of %d replicas answer", r.Status.Ready, r.Status.Wanted)
+	case *estate.Decision:
+		return string(r.Status.State)
 	case *estate.Machine:
 		if r.Status.Power != "" {
 			return "power " + string(r.Status.Power)

@@ -15,6 +15,7 @@ import (
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
 	"consort.dev/consort/manifest"
+	"consort.dev/consort/manifest/openslo"
 )
 
 // listing is which objects get shows, and how.
@@ -63,7 +64,7 @@ func newGet(c *cli) *cobra.Command {
 
 func listFlags(cmd *cobra.Command, l *listing) {
 	f := cmd.Flags()
-	f.StringVarP(&l.format, "output", "o", "table", "table, yaml or json")
+	f.StringVarP(&l.format, "output", "o", "table", "table, yaml or json; openslo for service levels")
 	f.StringToStringVarP(&l.labels, "labels", "l", nil, "only objects with these labels, as rack=7,site=north")
 	f.BoolVarP(&l.all, "all-projects", "A", false, "objects of all projects")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on with every change")
@@ -71,7 +72,8 @@ func listFlags(cmd *cobra.Command, l *listing) {
 }
 
 func (c *cli) get(ctx context.Context, l listing) error {
-	if !slices.Contains([]string{"table", "yaml", "json"}, l.format) {
+	openSLO := l.format == "openslo" && l.kind.Kind == "ServiceLevel" && !l.watch
+	if !openSLO && !slices.Contains([]string{"table", "yaml", "json"}, l.format) {
 		return usage{fmt.Errorf("there is no form %q; use -o table, yaml or json", l.format)}
 	}
 	client, err := c.plane()
@@ -138,6 +140,8 @@ func (c *cli) print(l listing, found []estate.Resource) error {
 	switch {
 	case l.format == "yaml":
 		return c.yaml(found)
+	case l.format == "openslo":
+		return c.openSLO(found)
 	case l.format == "json" && len(l.names) == 1 && len(found) == 1:
 		return c.json(found[0])
 	case l.format == "json":
@@ -158,6 +162,25 @@ func (c *cli) print(l listing, found []estate.Resource) error {
 		t.add(r, time.Now())
 	}
 	return t.write(c.out)
+}
+
+// openSLO prints service levels as documents of OpenSLO v1. One that OpenSLO has
+// no words for is fault.Unsupported, and nothing is printed.
+func (c *cli) openSLO(found []estate.Resource) error {
+	var docs []openslo.Object
+	for _, r := range found {
+		slo, ok := openslo.Of(r.(*estate.ServiceLevel))
+		if !ok {
+			return fault.Unsupported.Errorf("%s: OpenSLO has words only for what queries measure; use -o yaml", r.Header().Ref())
+		}
+		docs = append(docs, slo)
+	}
+	text, err := manifest.MarshalOpenSLO(docs...)
+	if err != nil {
+		return err
+	}
+	_, err = c.out.Write(text)
+	return err
 }
 
 func (c *cli) yaml(found []estate.Resource) error {

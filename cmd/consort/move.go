@@ -47,6 +47,7 @@ at any moment.`,
 	c.projectFlag(cmd)
 	moveFlags(cmd, &req, &noWait)
 	cmd.Flags().StringVar(&req.To, "to", "", "the hypervisor (default: the one with most room of those that can take it)")
+	cmd.Flags().StringVar(&req.GuestType, "guest-type", "", "the type of guest it is to be there, as pv or pvh (default: what it is, or else the usual one there)")
 	cmd.Flags().BoolVar(&req.NoVerify, "no-verify", false, "do not try the guest at the other end; one that was off stays off")
 	return cmd
 }

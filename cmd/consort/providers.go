@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"consort.dev/consort/agent/confine"
 	"consort.dev/consort/application"
 	appdriver "consort.dev/consort/application/driver"
 	"consort.dev/consort/application/stream"
@@ -41,6 +43,9 @@ type site struct {
 	credentials string // file with a user and a password, a line each; empty when none are needed
 }
 
+// emulator is the program that machines of this host run in.
+const emulator = "qemu-system-x86_64"
+
 // hypervisors opens each kind of hypervisor.
 var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, error){
 	"qemu": func(ctx context.Context, at site) (hvdriver.Host, error) {
@@ -48,12 +53,23 @@ var hypervisors = map[string]func(ctx context.Context, at site) (hvdriver.Host, 
 		if err != nil {
 			return nil, err
 		}
-		return qemu.Open(ctx, qemu.Config{
+		cfg := qemu.Config{
 			Dir: filepath.Join(at.dir, "machines"), RunDir: filepath.Join(at.run, "m"),
 			Probe: []string{self, probeCommand},
-			// Tests and rehearsals put a wrapper here that counts starts.
+			// Tests and rehearsals put a wrapper here that counts starts. A wrapper
+			// is a script, which cannot be confined.
 			Program: os.Getenv("CONSORT_QEMU"),
-		})
+		}
+		if cfg.Program == "" {
+			cfg.Program = emulator
+			c, err := confine.New(ctx, emulator, "--version")
+			if err == nil {
+				cfg.Confiner = c
+			} else if !errors.Is(err, fault.NotFound) { // of which the host has more to say
+				return nil, err
+			}
+		}
+		return qemu.Open(ctx, cfg)
 	},
 	"libvirt": func(ctx context.Context, at site) (hvdriver.Host, error) {
 		self, err := os.Executable()

@@ -80,7 +80,7 @@ func hostCommands() []*cobra.Command { return []*cobra.Command{upCommand(), agen
 func (c *cli) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		newApply(c), newDiff(c), newGet(c), newDescribe(c), newWatch(c), newDelete(c),
-		newConnect(c), newStart(c), newImage(c), newHypervisor(c), newAdopt(c), newRelease(c), newMove(c), newDrain(c), newUndrain(c), newOperation(c), newExec(c), newMatrix(c), newSchema(c), newSignIn(c), newVersion(c),
+		newConnect(c), newStart(c), newReset(c), newImage(c), newHypervisor(c), newAdopt(c), newRelease(c), newMove(c), newDrain(c), newUndrain(c), newOperation(c), newWhy(c), newDecisions(c), newRollout(c), newExec(c), newCp(c), newMatrix(c), newSchema(c), newSignIn(c), newQuery(c), newAudit(c), newVersion(c),
 	}
 }
 

@@ -62,23 +62,27 @@ func writeRows(w io.Writer, rows [][]string) error {
 // columns are what the table of a kind shows between name and age.
 func columns(k estate.Kind) []string {
 	return strings.Fields(map[estate.Kind]string{
-		"Project":     "TITLE",
-		"Person":      "TITLE ADMIN",
-		"Group":       "MEMBERS",
-		"Hypervisor":  "STATE PROVIDER PRODUCT ACCELERATOR CPUS FREE-MEMORY",
-		"Context":     "TITLE COLOUR TRUST LIFETIME NETWORK",
-		"Network":     "SUBNET EGRESS",
-		"Image":       "STATE SIZE STORED DIGEST",
-		"Application": "TITLE DELIVERY VERSIONS STATE",
-		"Blueprint":   "IMAGE PRESENTATION APPLICATIONS CONTEXT",
-		"Volume":      "PERSON SIZE HYPERVISOR",
-		"Desktop":     "STATE PERSON BLUEPRINT PRESENTATION WAITING",
-		"Machine":     "POWER HYPERVISOR CPUS MEMORY STARTS WAITING",
-		"Session":     "STATE DESKTOP PERSON PRESENTATION WAITING",
-		"Grant":       "TO OF ROLE",
-		"Operation":   "VERB ON STATE STEP ENDED",
-		"Trial":       "RUN HYPERVISOR PRODUCT WORKLOAD FIGURES AT",
-		"Event":       "AT ON REASON TEXT",
+		"Project":      "TITLE",
+		"Person":       "TITLE ADMIN",
+		"Group":        "MEMBERS",
+		"Hypervisor":   "STATE PROVIDER PRODUCT ACCELERATOR CPUS FREE-MEMORY",
+		"Context":      "TITLE COLOUR TRUST LIFETIME NETWORK",
+		"Network":      "SUBNET EGRESS",
+		"Image":        "STATE SIZE STORED DIGEST",
+		"Application":  "TITLE DELIVERY VERSIONS STATE",
+		"ServiceLevel": "APPLICATION TARGET STATE LEFT",
+		"Blueprint":    "IMAGE PRESENTATION APPLICATIONS CONTEXT",
+		"Volume":       "PERSON SIZE HYPERVISOR",
+		"Pool":         "WARM WANTED TAKEN MAXIMUM QUEUE MAKE WAITING",
+		"Service":      "READY WANTED MOST REVISION LEVEL ADDRESS WAITING",
+		"Desktop":      "STATE PERSON BLUEPRINT PRESENTATION WAITING",
+		"Machine":      "POWER HYPERVISOR CPUS MEMORY STARTS WAITING",
+		"Session":      "STATE DESKTOP PERSON PRESENTATION WAITING",
+		"Grant":        "TO OF ROLE",
+		"Operation":    "VERB ON STATE STEP ENDED",
+		"Decision":     "AT ON ACT STATE MET SAY",
+		"Trial":        "RUN HYPERVISOR PRODUCT WORKLOAD FIGURES AT",
+		"Event":        "AT ON REASON TEXT",
 	}[k])
 }
 
@@ -102,6 +106,12 @@ func cells(r estate.Resource) []string {
 		return []string{imageState(r), amount(r.Status.Size), amount(r.Status.Stored), r.Status.Digest.Short()}
 	case *estate.Application:
 		return []string{r.Spec.Title, r.Spec.Delivery, versionsOf(r), applicationState(r)}
+	case *estate.ServiceLevel:
+		left := ""
+		if r.Status.Total > 0 {
+			left = strconv.FormatInt(r.Status.Left, 10)
+		}
+		return []string{r.Spec.Application, r.Spec.Target.String(), orElse(string(r.Status.State), string(estate.NoData)), left}
 	case *estate.Blueprint:
 		return []string{r.Spec.Image, r.Spec.Presentation, choices(r), r.Spec.Context}
 	}
@@ -113,12 +123,19 @@ func livingCells(r estate.Resource) []string {
 	switch r := r.(type) {
 	case *estate.Volume:
 		return []string{r.Spec.Person, amount(r.Spec.Size), r.Status.Hypervisor}
+	case *estate.Pool:
+		s := &r.Status
+		return []string{strconv.Itoa(s.Warm), strconv.Itoa(s.Wanted), strconv.Itoa(s.Taken), strconv.Itoa(r.Spec.Maximum), number(s.Queue), lasting(s.Make), short(s.Waiting)}
+	case *estate.Service:
+		return serviceCells(r)
+	case *estate.Decision:
+		return decisionCells(r)
 	case *estate.Desktop:
 		return []string{string(r.Status.State), r.Spec.Person, r.Spec.Blueprint, r.Status.Presentation, short(r.Status.Waiting)}
 	case *estate.Machine:
 		return []string{string(r.Status.Power), r.Spec.Hypervisor, number(r.Spec.Hardware.CPUs), amount(r.Spec.Hardware.Memory), number(int(r.Status.Starts)), short(r.Status.Waiting)}
 	case *estate.Session:
-		return []string{string(r.Status.State), r.Spec.Desktop, r.Spec.Person, r.Status.Way.Name, short(r.Status.Waiting)}
+		return []string{string(r.Status.State), orElse(r.Spec.Desktop, "pool "+r.Spec.Pool), r.Spec.Person, r.Status.Way.Name, short(r.Status.Waiting)}
 	case *estate.Grant:
 		to := "person " + r.Spec.To.Person
 		if r.Spec.To.Group != "" {
@@ -202,6 +219,18 @@ func yes(b bool) string {
 		return "yes"
 	}
 	return ""
+}
+
+// lasting writes a length of time with its first two digits or so.
+func lasting(d estate.Duration) string {
+	switch t := time.Duration(d); {
+	case t == 0:
+		return ""
+	case t < 10*time.Second:
+		return t.Round(10 * time.Millisecond).String()
+	default:
+		return t.Round(time.Second).String()
+	}
 }
 
 func number(n int) string {

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -53,10 +49,6 @@ func better(figure string) estate.Better {
 	}
 	return estate.Higher
 }
-
-// guestProgram is where the guest finds its workloads: on its disk, so that it
-// is put there once.
-const guestProgram = "/usr/local/sbin/consort-bench"
 
 // How long a guest may take: software emulation inside software emulation is slow.
 const (
@@ -185,11 +177,7 @@ func (s *stand) prepare(ctx context.Context, program []byte) error {
 	if err := s.tell("first boot", func() error { return s.power(ctx, estate.On) }); err != nil {
 		return err
 	}
-	err := s.tell("program", func() error {
-		_, err := s.run(ctx, program, "sh", "-c", "gunzip > "+guestProgram+" && chmod 755 "+guestProgram+" && sync")
-		return err
-	})
-	if err != nil {
+	if err := s.tell("program", func() error { return s.put(ctx, program) }); err != nil {
 		return fmt.Errorf("put the workloads into the guest: %w", err)
 	}
 	if err := s.tell("power off", func() error { return s.power(ctx, estate.Off) }); err != nil {
@@ -290,32 +278,6 @@ func (s *stand) add(workload string, f map[string]float64) {
 	for name, v := range f {
 		s.figures[workload][name] = append(s.figures[workload][name], v)
 	}
-}
-
-// workload runs one in the guest and returns its figures.
-func (s *stand) workload(ctx context.Context, name string) (map[string]float64, error) {
-	args := []string{guestProgram, name, fmt.Sprintf("%gs", s.o.seconds)}
-	if name == "packets" {
-		args = append(args, s.gateway)
-	}
-	out, err := s.run(ctx, nil, args...)
-	if err != nil {
-		return nil, err
-	}
-	var f map[string]float64
-	return f, json.Unmarshal(out, &f)
-}
-
-// run runs a command in the guest; one that ends unequal to zero is an error.
-func (s *stand) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
-	out, err := s.client.Run(ctx, s.machine.Project, s.machine.Name, api.RunRequest{Args: args, Stdin: stdin})
-	if err != nil {
-		return nil, err
-	}
-	if out.Exit != 0 {
-		return nil, fmt.Errorf("%s ended with %d: %s", strings.Join(args, " "), out.Exit, bytes.TrimSpace(out.Stderr))
-	}
-	return out.Stdout, nil
 }
 
 // power turns the machine on or off and waits until it is: on when its agent
@@ -473,21 +435,4 @@ func verdict(ctx context.Context, stands []*stand) error {
 		return fault.Unavailable.Errorf("%d of %d hypervisors failed; what was measured is kept: %s", len(failed), len(stands), strings.Join(failed, "; "))
 	}
 	return nil
-}
-
-// zipped returns the file's bytes, made smaller: consoles are slow.
-func zipped(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fault.Invalid.Errorf("the guest's workloads: %w; build them with 'make build', or name the program with --program", err)
-	}
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	if _, err := w.Write(b); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
 }

@@ -34,7 +34,14 @@ type upOptions struct {
 	images     string
 	apply      []string
 	signIn     string
+	metrics    string
+	prometheus string
+	services   string
+	otlp       string
 	verbose    bool
+
+	auditOptional bool
+	auditKeep     time.Duration
 }
 
 func upCommand() *cobra.Command {
@@ -66,6 +73,12 @@ it goes on where it was. Machines outlive it.`,
 	f.StringVar(&o.images, "images", "", "directory of images and layers (default STATE/images)")
 	f.StringSliceVar(&o.apply, "apply", nil, "manifests to apply once it is up; waits until their images are made")
 	f.StringVar(&o.signIn, "sign-in", "", "print a sign-in link for this person (default: the first person applied, else admin)")
+	f.StringVar(&o.metrics, "metrics", "", "address where Prometheus reads measurements and programs push theirs by OTLP, without a lock: loopback, or a network you trust; nowhere when empty")
+	f.StringVar(&o.prometheus, "prometheus", "", "URL of a server that speaks Prometheus's API and is asked for measurements, as http://127.0.0.1:9090; they are kept under STATE/metrics when empty")
+	f.StringVar(&o.services, "services", "127.0.0.1", "address where the fronts of services take requests, each on its own port")
+	f.StringVar(&o.otlp, "otlp", os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), "URL of a collector for traces of every Connect, as http://127.0.0.1:4318 (default $OTEL_EXPORTER_OTLP_ENDPOINT)")
+	f.BoolVar(&o.auditOptional, "audit-optional", false, "go on when the audit log cannot be written, as on a full disk; it says later how much is missing")
+	f.DurationVar(&o.auditKeep, "audit-keep", 0, "how long the audit log is kept, as 8760h for a year; for ever when 0")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request and step")
 	return c
 }
@@ -98,6 +111,11 @@ func up(ctx context.Context, o upOptions, out io.Writer) error {
 	if err := p.serve(o, start); err != nil {
 		return err
 	}
+	stopMeasuring, err := p.measure(ctx, o, start)
+	if err != nil {
+		return err
+	}
+	defer stopMeasuring()
 	if !o.noAgent {
 		if err := p.startAgent(ctx, o, start); err != nil {
 			return err
