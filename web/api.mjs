@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-const used = ["Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor", "Operation", "Trial", "Project", "MoveReply", "DrainReply", "Me", "Ticket", "Problem"];
+const used = ["Desktop", "Pool", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor", "Operation", "Trial", "Project", "MoveReply", "DrainReply", "Me", "Ticket", "Problem"];
 
 /** part returns the document with nothing but the schemas in use. */
 export function part() {

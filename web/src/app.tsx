@@ -10,6 +10,7 @@ import { Matrix } from "./matrix";
 import { Moves } from "./moves";
 import { Notice } from "./notice";
 import { forgetPictures } from "./pictures";
+import { Recordings } from "./recordings";
 import { SignIn, takeCode } from "./signin";
 import { wait } from "./visit";
 import { follow } from "./watch";
@@ -97,6 +98,9 @@ export function App({ code: first }: { code: string }) {
       <Route path="/desktops/:project/:name">
         {(p) => <Desk key={`${p.project}/${p.name}`} estate={estate.current!} project={p.project} name={p.name} />}
       </Route>
+      <Route path="/pools/:project/:name">
+        {(p) => <Desk key={`pool/${p.project}/${p.name}`} estate={estate.current!} project={p.project} pool={p.name} />}
+      </Route>
       <Route path="/hypervisors">
         <Hypervisors {...head} />
       </Route>
@@ -106,6 +110,7 @@ export function App({ code: first }: { code: string }) {
       <Route path="/matrix">
         <Matrix {...head} />
       </Route>
+      <Route path="/recordings/:id?">{(p) => <Recordings {...head} {...(p.id ? { id: p.id } : {})} />}</Route>
       <Route path="/account">
         <Welcome me={who.me} first={false} />
       </Route>

@@ -49,7 +49,8 @@ const kindsByStatus: Record<number, string> = {
   504: "outcome-unknown", 507: "no-capacity",
 };
 
-async function faultOf(answer: Response): Promise<Fault> {
+/** faultOf is what went wrong, by an answer that is none. */
+export async function faultOf(answer: Response): Promise<Fault> {
   let p: Partial<Problem> = {};
   try {
     p = (await answer.json()) as Partial<Problem>;

@@ -1,4 +1,5 @@
 import { useState, type CSSProperties } from "react";
+import { Afresh } from "./afresh";
 import { at, call, sentence } from "./call";
 import { Confirm } from "./confirm";
 import type { Estate } from "./estate";
@@ -7,7 +8,7 @@ import { MoveButton } from "./movebox";
 import { driftOf, moveOf, outcomeOf, progressOf } from "./moving";
 import { Notice } from "./notice";
 import { pictureOf } from "./pictures";
-import { applicationsOf, coloursOf, frameOf, iconOf, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
+import { applicationsOf, coloursOf, frameOf, iconOf, lastsASession, planOf, stateOf, systemOf, titleOf, troubleOf, workOf } from "./telling";
 import type { Application, Desktop } from "./words";
 
 interface Props {
@@ -19,7 +20,7 @@ interface Props {
 }
 
 export function Card({ estate, desktop: d, admin, owner, onConnect }: Props) {
-  const [asking, setAsking] = useState(false);
+  const [asking, setAsking] = useState<"off" | "afresh">();
   const [fault, setFault] = useState<unknown>();
   const frame = frameOf(estate, d);
   const state = stateOf(d);
@@ -70,15 +71,21 @@ export function Card({ estate, desktop: d, admin, owner, onConnect }: Props) {
           {admin && machine?.spec.hypervisor && !machine.spec.moving && (
             <MoveButton estate={estate} kind="desktops" project={d.metadata.project} name={d.metadata.name} title={title} from={machine.spec.hypervisor} />
           )}
+          {machine && lastsASession(estate, d) && (
+            <button type="button" className="off" onClick={() => setAsking("afresh")} aria-label={`Throw away ${title}`} title="Throw away">
+              <Icon name="throw" />
+            </button>
+          )}
           {d.spec.power === "on" && d.status?.state !== "stopping" && (
-            <button type="button" className="off" onClick={() => setAsking(true)} aria-label={`Turn off ${title}`} title="Turn off">
+            <button type="button" className="off" onClick={() => setAsking("off")} aria-label={`Turn off ${title}`} title="Turn off">
               <Icon name="leave" />
             </button>
           )}
         </div>
-        {asking && (
+        {asking === "afresh" && <Afresh estate={estate} desktop={d} title={title} onClose={() => setAsking(undefined)} onFault={setFault} />}
+        {asking === "off" && (
           <Confirm
-            question={`Turn off ${title}?`} act="Turn off" onClose={() => setAsking(false)} onFault={setFault}
+            question={`Turn off ${title}?`} act="Turn off" onClose={() => setAsking(undefined)} onFault={setFault}
             run={() => call("PATCH", at(d.metadata.project, "desktops", d.metadata.name), { spec: { power: "off" } })}
           >
             <p>Open programs close and unsaved work in them is lost. Your files stay; Connect turns it on again.</p>
@@ -135,7 +142,7 @@ export function Bar({ percent, text }: { percent: number; text: string }) {
 }
 
 // Staves in the context's colour: a desktop nobody has looked at yet.
-function Wallpaper({ asleep }: { asleep: boolean }) {
+export function Wallpaper({ asleep }: { asleep: boolean }) {
   return (
     <svg className={asleep ? "wallpaper asleep" : "wallpaper"} viewBox="0 0 320 180" preserveAspectRatio="xMidYMid slice" aria-hidden="true">
       {[0, 1, 2, 3, 4].map((i) => (

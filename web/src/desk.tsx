@@ -1,15 +1,15 @@
-// One desktop in the page: a bar and a frame in its context's colour, and the
+// One desktop, or a seat of a pool, in the page: a bar and a frame in its context's colour, and the
 // guest's pixels inside. Nothing of ours is drawn over those while it is open.
 import { useCallback, useEffect, useRef, useState, type CSSProperties } from "react";
 import { useLocation } from "wouter";
+import { Afresh } from "./afresh";
 import { at, call } from "./call";
-import { Confirm } from "./confirm";
 import { Drawer, type DrawerName } from "./drawer";
 import { useEstate, type Estate } from "./estate";
 import { Notice, Offline } from "./notice";
 import { keepPicture } from "./pictures";
 import { Dropped, Elsewhere, Ended, Waiting } from "./progress";
-import { coloursOf, frameOf, titleOf } from "./telling";
+import { coloursOf, frameOf, lastsASession, poolTitleOf, seatToBe, titleOf } from "./telling";
 import { Toolbar } from "./toolbar";
 import { Visit, wait, type OpenScreen, type Stage } from "./visit";
 
@@ -22,13 +22,22 @@ function tunnel(): string {
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/tunnel`;
 }
 
-export function Desk({ estate, project, name }: { estate: Estate; project: string; name: string }) {
+interface Props {
+  estate: Estate;
+  project: string;
+  name?: string; // of the desktop
+  pool?: string; // in place of it
+}
+
+export function Desk({ estate, project, name: desk = "", pool }: Props) {
   useEstate(estate);
   const [, navigate] = useLocation();
   const [stage, setStage] = useState<Stage>({ name: "waiting" });
+  const [name, setName] = useState(desk); // of a seat: known once there is one
   const [drawer, setDrawer] = useState<DrawerName>();
   const [resetting, setResetting] = useState(false);
   const [fit, setFit] = useState(true);
+  const [dropped, setDropped] = useState<File[]>([]); // on the desktop, not carried yet
   const [text, setText] = useState(""); // the last text from the desktop
   const [said, setSaid] = useState<{ text?: string; fault?: unknown }>();
   const [round, setRound] = useState(0);
@@ -50,14 +59,18 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
     [estate, project, name],
   );
 
+  // A seat's name comes with the session; the visit does not begin anew for it.
+  const latest = useRef({ name, start });
+  latest.current = { name, start };
   useEffect(() => {
     const v = new Visit({
-      estate, project, desktop: name, target: target.current!, url: tunnel(), viewers, wait, now: Date.now,
+      estate, project, desktop: desk, ...(pool ? { pool } : {}), target: target.current!, url: tunnel(), viewers, wait, now: Date.now,
       on: (s) => {
         setStage(s);
+        if ("session" in s && s.session?.spec.desktop) setName(s.session.spec.desktop);
         if (s.name !== "open") return;
         v.screen?.focus();
-        if (wanted.current) start(wanted.current);
+        if (wanted.current) latest.current.start(wanted.current);
         wanted.current = undefined;
       },
       clipboard: setText,
@@ -67,16 +80,16 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
     const t = setTimeout(() => void v.run(), 0);
     return () => {
       clearTimeout(t);
-      keepPicture(project, name, v.screen?.picture());
+      keep(estate, project, latest.current.name, v);
       void v.leave(false);
     };
-  }, [estate, project, name, round, start]);
+  }, [estate, project, desk, pool, round]);
 
   const leave = useCallback(() => {
-    keepPicture(project, name, visit.current?.screen?.picture());
+    keep(estate, project, name, visit.current);
     void visit.current?.leave(true);
     navigate("/");
-  }, [navigate, project, name]);
+  }, [navigate, estate, project, name]);
 
   const open = stage.name === "open";
   useKeys(page, open, () => {
@@ -91,11 +104,14 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
   }, [said]);
 
   const desktop = estate.get("Desktop", project, name);
-  const title = desktop ? titleOf(estate, desktop) : name;
+  const asked = pool ? estate.get("Pool", project, pool) : undefined;
+  const title = desktop ? titleOf(estate, desktop) : asked ? poolTitleOf(estate, asked) : name || pool || "";
   useEffect(() => {
     document.title = `${title} · Consort`;
   }, [title]);
-  const frame = desktop ? frameOf(estate, desktop) : undefined;
+  const seat = desktop ?? (asked && seatToBe(asked)); // who waits for one sees its colour already
+  const frame = seat ? frameOf(estate, seat) : undefined;
+  const thrown = !!seat && lastsASession(estate, seat);
   const colours = (frame ? coloursOf(frame) : {}) as CSSProperties;
   const choose = (d: DrawerName | undefined) => {
     setDrawer((was) => (was === d ? undefined : d));
@@ -109,7 +125,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
   return (
     <div className="desk" ref={page} style={colours} data-stage={stage.name}>
       <Toolbar
-        ref={bar} title={title} context={frame?.title ?? ""} open={open} drawer={drawer} fit={fit}
+        ref={bar} title={title} context={frame?.title ?? ""} open={open} drawer={drawer} fit={fit} thrown={thrown}
         onDrawer={choose}
         onAttention={() => {
           visit.current?.screen?.secureAttention();
@@ -128,7 +144,18 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
         {said?.text && <p>{said.text}</p>}
         {said?.fault !== undefined && <Notice fault={said.fault} action="Close" onAction={() => setSaid(undefined)} />}
       </div>
-      <main className="stage">
+      <main
+        className="stage"
+        onDragOver={(e) => {
+          if (open && e.dataTransfer.types.includes("Files")) e.preventDefault();
+        }}
+        onDrop={(e) => {
+          if (!open || !e.dataTransfer.files.length) return;
+          e.preventDefault();
+          setDropped([...e.dataTransfer.files]);
+          setDrawer("files");
+        }}
+      >
         <div
           className={open ? "pixels" : "pixels dim"} ref={target} tabIndex={open ? 0 : -1} role="application"
           aria-label={`Screen of ${title}. Control, Alt and Shift together bring you back to the bar.`}
@@ -143,7 +170,7 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
             )}
             {stage.name === "dropped" && <Dropped next={stage.next} onLeave={leave} />}
             {stage.name === "ended" && <Ended because={stage.because} onAgain={again} onLeave={leave} />}
-            {stage.name === "elsewhere" && <Elsewhere session={stage.session} desktop={name} onLeave={leave} />}
+            {stage.name === "elsewhere" && <Elsewhere session={stage.session} desktop={pool ? `pool/${pool}` : name} onLeave={leave} />}
             {stage.name === "failed" && (
               <div className="panel">
                 <h2>{title}</h2>
@@ -157,24 +184,29 @@ export function Desk({ estate, project, name }: { estate: Estate; project: strin
         )}
         {drawer && open && (
           <Drawer
-            name={drawer} estate={estate} desktop={desktop} frame={frame} text={text} onStart={start} onClose={close}
+            name={drawer} estate={estate} desktop={desktop} frame={frame} text={text} dropped={dropped} onTaken={() => setDropped([])} onStart={start} onClose={close}
             onPaste={(t) => visit.current?.screen?.paste(t)} onKey={(sym, code) => visit.current?.screen?.key(sym, code)}
           />
         )}
       </main>
       {resetting && desktop && (
-        <Confirm
-          question={`Reset ${title}?`} act="Reset" run={() => call("PATCH", at(project, "desktops", name), { spec: { resets: (desktop.spec.resets ?? 0) + 1 } })}
-          onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })} onDone={() => setSaid({ text: `${title} starts afresh.` })}
-        >
-          <p>
-            It restarts with a <strong>fresh system disk</strong>. <strong>Your home folder stays</strong> as it is.
-          </p>
-          <p>Open programs close and unsaved work in them is lost. Anything you changed outside your home folder is gone.</p>
-        </Confirm>
+        <Afresh
+          estate={estate} desktop={desktop} title={title}
+          onClose={() => setResetting(false)} onFault={(fault) => setSaid({ fault })}
+          onDone={() => {
+            setSaid({ text: `${title} starts afresh.` });
+            if (pool && thrown) again(); // this seat is gone: another is asked for
+          }}
+        />
       )}
     </div>
   );
+}
+
+/** keep keeps a desktop's last picture, unless the desktop is one of which nothing stays. */
+function keep(estate: Estate, project: string, name: string, visit: Visit | null): void {
+  const d = estate.get("Desktop", project, name);
+  if (d && !lastsASession(estate, d)) keepPicture(project, name, visit?.screen?.picture());
 }
 
 /** useKeys hears Control, Alt and Shift together before the guest does. */

@@ -2,13 +2,14 @@
 import { useEffect, useRef, useState, type KeyboardEvent } from "react";
 import { Applications } from "./card";
 import type { Estate } from "./estate";
+import { FilesPanel } from "./files";
 import { Icon } from "./icons";
 import { applicationsOf, bytesOf, titleOf, type Frame } from "./telling";
 import type { Desktop } from "./words";
 
-export type DrawerName = "apps" | "clipboard" | "keys";
+export type DrawerName = "apps" | "clipboard" | "files" | "keys";
 
-const titles: Record<DrawerName, string> = { apps: "Applications", clipboard: "Clipboard", keys: "Keyboard" };
+const titles: Record<DrawerName, string> = { apps: "Applications", clipboard: "Clipboard", files: "Files", keys: "Keyboard" };
 
 interface Props {
   name: DrawerName;
@@ -16,6 +17,8 @@ interface Props {
   desktop: Desktop | undefined;
   frame: Frame | undefined;
   text: string;
+  dropped: File[]; // on the desktop, to be carried into it
+  onTaken: () => void; // they are on their way
   onStart: (application: string) => void;
   onPaste: (text: string) => void;
   onKey: (keysym: number, code: string | null) => void;
@@ -40,7 +43,8 @@ export function Drawer(p: Props) {
       </div>
       <div className="content">
         {p.name === "apps" && <AppsPanel {...p} />}
-        {p.name === "clipboard" && <ClipboardPanel frame={p.frame} text={p.text} onPaste={p.onPaste} />}
+        {p.name === "clipboard" && <ClipboardPanel frame={p.frame} text={p.text} onPaste={p.onPaste} onKey={p.onKey} />}
+        {p.name === "files" && p.desktop && <FilesPanel desktop={p.desktop} frame={p.frame} dropped={p.dropped} onTaken={p.onTaken} />}
         {p.name === "keys" && <KeysPanel onKey={p.onKey} />}
       </div>
     </aside>
@@ -55,11 +59,15 @@ function AppsPanel({ estate, desktop, onStart }: Props) {
 
 const usualMost = 1024 * 1024;
 
-function ClipboardPanel({ frame, text, onPaste }: { frame: Frame | undefined; text: string; onPaste: (text: string) => void }) {
+// Keys that ask the gateway for a text where a context wants to be asked. No guest sees them.
+const copyKey = 0x1008ff57; // XF86Copy
+const pasteKey = 0x1008ff6d; // XF86Paste
+
+function ClipboardPanel({ frame, text, onPaste, onKey }: Pick<Props, "frame" | "text" | "onPaste" | "onKey">) {
   const [mine, setMine] = useState("");
   const [said, setSaid] = useState("");
   // A context that is not ours to read is unknown; the gateway holds to it all the same.
-  const may = frame?.clipboard ?? { in: true, out: true };
+  const may = frame?.clipboard ?? { in: true, out: true, gesture: false };
   const most = bytesOf(frame?.clipboard?.maxBytes, usualMost);
   const size = new TextEncoder().encode(mine).length;
   const copy = () => {
@@ -75,6 +83,7 @@ function ClipboardPanel({ frame, text, onPaste }: { frame: Frame | undefined; te
           onSubmit={(e) => {
             e.preventDefault();
             onPaste(mine);
+            if (may.gesture) onKey(pasteKey, null);
             setSaid("Sent. Paste it in the desktop as usual.");
           }}
         >
@@ -94,8 +103,16 @@ function ClipboardPanel({ frame, text, onPaste }: { frame: Frame | undefined; te
         <>
           <label>
             From the desktop
-            <textarea rows={5} value={text} readOnly placeholder="What you copy in the desktop shows up here" />
+            <textarea
+              rows={5} value={text} readOnly
+              placeholder={may.gesture ? "Copy in the desktop, then fetch it here" : "What you copy in the desktop shows up here"}
+            />
           </label>
+          {may.gesture && (
+            <button type="button" onClick={() => onKey(copyKey, null)}>
+              Fetch from the desktop
+            </button>
+          )}
           <button type="button" disabled={!text} onClick={copy}>
             Copy to this device
           </button>

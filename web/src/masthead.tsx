@@ -10,6 +10,7 @@ const places = [
   { path: "/hypervisors", text: "Hypervisors", icon: "rack" },
   { path: "/moves", text: "Moves", icon: "move" },
   { path: "/matrix", text: "Matrix", icon: "bars" },
+  { path: "/recordings", text: "Recordings", icon: "film" },
 ] as const;
 
 export interface MastheadProps {

@@ -1,7 +1,7 @@
 // The part of noVNC that screen.ts uses; the package has no types of its own.
 declare module "@novnc/novnc" {
   export default class RFB extends EventTarget {
-    constructor(target: HTMLElement, url: string, options?: { wsProtocols?: string[]; shared?: boolean });
+    constructor(target: HTMLElement, url: string | object, options?: { wsProtocols?: string[]; shared?: boolean });
     background: string;
     scaleViewport: boolean;
     resizeSession: boolean;

@@ -5,7 +5,7 @@ import { sentence } from "./call";
 import type { Estate } from "./estate";
 import { Icon } from "./icons";
 import { Countdown } from "./notice";
-import { duration, stepsOf, troubleOf, workOf, type Step } from "./telling";
+import { duration, queueOf, stepsOf, troubleOf, workOf, type Step } from "./telling";
 import type { Stage } from "./visit";
 import type { Desktop, Session } from "./words";
 
@@ -25,6 +25,7 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
   const trouble = desktop ? troubleOf(desktop) : "";
   const waiting = stage.session?.status?.waiting || desktop?.status?.waiting || "";
   const shown = stage.name === "opening" ? [...steps.map(finished), opening] : steps;
+  const queue = queueOf(stage.session, now);
   const said = sentence(stage.name === "opening" ? opening.text : waiting || "asking for your desktop");
   const current = sentence(shown.find((s) => s.state === "now")?.text ?? ""); // said once is enough for the eye
   return (
@@ -39,6 +40,23 @@ export function Waiting({ estate, desktop, title, stage, onCancel }: WaitingProp
             <StepLine key={s.name} step={s} />
           ))}
         </ol>
+      )}
+      {queue && (
+        <dl className="queue" aria-label="Your place in the queue">
+          <div>
+            <dt>Your place</dt>
+            <dd>
+              {queue.place} <small>of {queue.of}</small>
+            </dd>
+          </div>
+          <div>
+            <dt>Until you have a seat</dt>
+            <dd>
+              {queue.wait}
+              {queue.remark && <small className="guess">{queue.remark}</small>}
+            </dd>
+          </div>
+        </dl>
       )}
       {!shown.length && <div className="track endless" role="progressbar" aria-label="Working" />}
       {work && <Bar percent={work.work.percent} text={`${work.what}: ${work.work.phase} (${work.work.step} of ${work.work.steps})`} />}

@@ -1,7 +1,7 @@
 // What is, in words for people. Pure: objects in, words out.
 import { sentence } from "./call";
 import type { Estate } from "./estate";
-import type { Application, Clipboard, Desktop, Phase, Plan, Session, Work } from "./words";
+import type { Application, Clipboard, Desktop, Files, Phase, Plan, Pool, Session, Work } from "./words";
 
 export type Tone = "rest" | "busy" | "good" | "bad";
 
@@ -12,6 +12,7 @@ const states: Record<string, { text: string; tone: Tone }> = {
   preparing: { text: "Being prepared", tone: "busy" },
   starting: { text: "Starting", tone: "busy" },
   running: { text: "Running", tone: "good" },
+  warm: { text: "Ready for somebody", tone: "rest" },
   stopping: { text: "Stopping", tone: "busy" },
   blocked: { text: "Needs attention", tone: "bad" },
 };
@@ -33,6 +34,7 @@ export interface Frame {
   colour: string;
   on: string; // text on the colour
   clipboard: Clipboard | undefined; // unknown when the context is not ours to read
+  files: Files | undefined; // in the same way
 }
 
 const unknownColour = "#5b6472";
@@ -47,7 +49,16 @@ export function frameOf(estate: Estate, d: Desktop): Frame {
   const name = planOf(d)?.context ?? estate.get("Blueprint", project, d.spec.blueprint)?.spec.context ?? "";
   const context = estate.get("Context", project, name);
   const colour = context && /^#[0-9a-f]{6}$/i.test(context.spec.colour) ? context.spec.colour : unknownColour;
-  return { title: context?.spec.title || capital(name) || "No context", colour, on: inkOn(colour), clipboard: context && (context.spec.clipboard ?? {}) };
+  return { title: context?.spec.title || capital(name) || "No context", colour, on: inkOn(colour), clipboard: context && (context.spec.clipboard ?? {}), files: context && (context.spec.files ?? {}) };
+}
+
+/** lastsASession reports whether a desktop is thrown away with its session. */
+export function lastsASession(estate: Estate, d: Desktop): boolean {
+  const plan = planOf(d);
+  if (plan) return !!plan.disposable;
+  const project = d.metadata.project;
+  const blueprint = estate.get("Blueprint", project, d.spec.blueprint);
+  return estate.get("Context", project, blueprint?.spec.context ?? "")?.spec.lifetime === "disposable";
 }
 
 /** coloursOf are the frame's colours as the style sheet names them. */
@@ -86,6 +97,48 @@ export function iconOf(a: Application): string {
 /** titleOf names a desktop as its person does. */
 export function titleOf(estate: Estate, d: Desktop): string {
   return d.spec.title || estate.get("Blueprint", d.metadata.project, d.spec.blueprint)?.spec.title || capital(d.metadata.name);
+}
+
+/** poolTitleOf names a pool as people do. */
+export function poolTitleOf(estate: Estate, p: Pool): string {
+  return p.spec.title || estate.get("Blueprint", p.metadata.project, p.spec.blueprint)?.spec.title || capital(p.metadata.name);
+}
+
+/** seatOf is the person's seat of a pool, if they have one. */
+export function seatOf(estate: Estate, p: Pool, person: string | undefined): Desktop | undefined {
+  return estate.all("Desktop").find(
+    (d) => d.metadata.project === p.metadata.project && d.spec.pool === p.metadata.name && d.spec.person === person && !!person && !d.metadata.deleting,
+  );
+}
+
+/** seatToBe is a seat of a pool as it would be made: until there is one, it says what the seat will be. */
+export function seatToBe(p: Pool): Desktop {
+  return { apiVersion: p.apiVersion, kind: "Desktop", metadata: p.metadata, spec: { blueprint: p.spec.blueprint } };
+}
+
+/** seatsOf says how likely it is to get a seat at once. */
+export function seatsOf(p: Pool): { text: string; tone: Tone } {
+  const s = p.status;
+  if (p.metadata.deleting) return { text: "Being removed", tone: "busy" };
+  if (s?.queue) return { text: s.queue === 1 ? "1 person waits" : `${s.queue} persons wait`, tone: "busy" };
+  if (s?.warm) return { text: s.warm === 1 ? "1 seat is ready" : `${s.warm} seats are ready`, tone: "good" };
+  return { text: "Made when you ask", tone: "rest" };
+}
+
+/** queueOf says somebody's place in the queue for a seat, and how long it may take. */
+export function queueOf(s: Session | undefined, now: number): { place: number; of: number; wait: string; remark: string } | undefined {
+  const q = s?.status?.queue;
+  if (!q) return undefined;
+  const left = q.expected ? (Date.parse(q.expected) - now) / 1000 : undefined;
+  const wait = left === undefined ? "Nobody can say yet how long it takes" : left < 5 ? "Any moment now" : `About ${spanOf(left)}`;
+  return { place: q.place, of: q.of, wait, remark: q.assumed && left !== undefined ? "A guess: nothing was measured here yet" : "" };
+}
+
+/** spanOf says a length of time as roughly as it is known. */
+function spanOf(seconds: number): string {
+  if (seconds < 100) return `${Math.max(10, Math.round(seconds / 10) * 10)} seconds`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 100 ? `${minutes} minutes` : `${Math.round(minutes / 60)} hours`;
 }
 
 export function systemOf(estate: Estate, d: Desktop): string {

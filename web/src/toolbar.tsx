@@ -9,6 +9,7 @@ interface Props {
   open: boolean;
   drawer: DrawerName | undefined;
   fit: boolean;
+  thrown: boolean; // away with its session, in place of being reset
   onDrawer: (d: DrawerName) => void;
   onAttention: () => void;
   onFit: () => void;
@@ -29,11 +30,12 @@ export function Toolbar(p: Props) {
           <>
             <Tool icon="apps" text="Applications" pressed={p.drawer === "apps"} onClick={() => p.onDrawer("apps")} />
             <Tool icon="clipboard" text="Clipboard" pressed={p.drawer === "clipboard"} onClick={() => p.onDrawer("clipboard")} />
+            <Tool icon="files" text="Files" pressed={p.drawer === "files"} onClick={() => p.onDrawer("files")} />
             <Tool icon="keyboard" text="Keyboard" pressed={p.drawer === "keys"} onClick={() => p.onDrawer("keys")} />
             <Tool icon="attention" text="Ctrl-Alt-Del" onClick={p.onAttention} />
             <Tool icon={p.fit ? "actual" : "fit"} text={p.fit ? "Actual size" : "Fit"} onClick={p.onFit} />
             <Tool icon="full" text="Full screen" onClick={p.onFull} />
-            <Tool icon="reset" text="Reset" onClick={p.onReset} />
+            <Tool icon={p.thrown ? "throw" : "reset"} text={p.thrown ? "Throw away" : "Reset"} onClick={p.onReset} />
             <Tool icon="leave" text="Disconnect" onClick={p.onLeave} last />
           </>
         )}

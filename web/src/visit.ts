@@ -41,6 +41,7 @@ export interface VisitOptions {
   estate: Estate;
   project: string;
   desktop: string;
+  pool?: string; // in place of a desktop: whichever seat of it we get
   presentation?: string;
   target: HTMLElement;
   url: string; // of the gateway's tunnel
@@ -107,7 +108,7 @@ export class Visit {
   // at first and after a drop.
   async #open(): Promise<boolean> {
     const o = this.#o;
-    const path = at(o.project, "desktops", o.desktop, "connect");
+    const path = o.pool ? at(o.project, "pools", o.pool, "connect") : at(o.project, "desktops", o.desktop, "connect");
     if (!this.#session) o.on({ name: "waiting" });
     const asked = await call<Session>("POST", path, { presentation: o.presentation ?? "" }, this.#stop.signal);
     this.#session = asked;
@@ -181,16 +182,17 @@ export class Visit {
   }
 
   #gone(e: unknown): boolean {
-    const { estate, project, desktop } = this.#o;
-    return e instanceof Fault && e.kind === "not-found" && estate.link.live && !estate.get("Desktop", project, desktop);
+    const { estate, project, desktop, pool } = this.#o;
+    const there = pool ? estate.get("Pool", project, pool) : estate.get("Desktop", project, desktop);
+    return e instanceof Fault && e.kind === "not-found" && estate.link.live && !there;
   }
 
   /** #over reports whether the visit was ended on purpose rather than by a broken connection. */
   #over(session: Session): boolean {
-    const { estate, project, desktop, on } = this.#o;
+    const { estate, project, on } = this.#o;
     if (!estate.link.live) return false; // what we know is old
     const s = estate.get("Session", session.metadata.project, session.metadata.name);
-    const d = estate.get("Desktop", project, desktop);
+    const d = estate.get("Desktop", project, session.spec.desktop ?? "");
     let why = "";
     if (!d) why = "the desktop was removed";
     else if (d.spec.power === "off") why = "the desktop was turned off";

@@ -5,6 +5,7 @@ import type { components } from "./api.gen";
 type Schemas = components["schemas"];
 
 export type Desktop = Schemas["Desktop"];
+export type Pool = Schemas["Pool"];
 export type Session = Schemas["Session"];
 export type Application = Schemas["Application"];
 export type Context = Schemas["Context"];
@@ -28,8 +29,9 @@ export type Plan = Schemas["Plan"];
 export type Phase = Schemas["Phase"];
 export type Work = Schemas["Work"];
 export type Clipboard = Schemas["Clipboard"];
+export type Files = Schemas["Files"];
 
-export type Resource = Desktop | Session | Application | Context | Blueprint | Image | Machine | Hypervisor | Operation | Trial | Project;
+export type Resource = Desktop | Pool | Session | Application | Context | Blueprint | Image | Machine | Hypervisor | Operation | Trial | Project;
 export type Kind = Resource["kind"];
 export type Of<K extends Kind> = Extract<Resource, { kind: K }>;
 
@@ -42,5 +44,5 @@ export interface WatchEvent {
 
 /** kinds are those that every page follows. Trials are many, and followed by the page that shows them. */
 export const kinds: Kind[] = [
-  "Desktop", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor", "Operation", "Project",
+  "Desktop", "Pool", "Session", "Application", "Context", "Blueprint", "Image", "Machine", "Hypervisor", "Operation", "Project",
 ];

@@ -133,6 +133,21 @@ describe("a desktop", () => {
     await accessible();
   });
 
+  test("is sent its picture without asking for it, and says when it has drawn it", async () => {
+    await connect();
+    const asked = fake.seen.asked;
+    for (let n = 1; n <= 8; n++) {
+      const before = await picture();
+      const pushed = fake.seen.pushed;
+      await page.keyboard.press("k");
+      await until(() => fake.seen.pushed > pushed);
+      await until(async () => (await picture()) !== before);
+    }
+    await until(() => fake.seen.fences.length === fake.seen.pushed);
+    expect(fake.seen.fences).toEqual(fake.seen.fences.map((_: number, i: number) => i));
+    expect(fake.seen.asked).toBe(asked); // noVNC asked for nothing
+  });
+
   test("gives the keyboard back on Ctrl, Alt and Shift, and holds no key down", async () => {
     await connect();
     await page.keyboard.down("Control");
@@ -143,7 +158,8 @@ describe("a desktop", () => {
     for (const k of ["Shift", "Alt", "Control"]) await page.keyboard.up(k);
     const keys = fake.seen.keys.length;
     await page.keyboard.press("ArrowDown");
-    for (let i = 0; i < 8; i++) await page.keyboard.press("Tab");
+    const tools = await page.getByRole("toolbar").getByRole("button").count();
+    for (let i = 0; i < tools; i++) await page.keyboard.press("Tab");
     expect(fake.seen.keys.length).toBe(keys);
     await page.keyboard.press("x");
     await until(() => fake.seen.keys.at(-1) === 0x78);
@@ -251,6 +267,19 @@ describe("a desktop", () => {
     await until(() => fake.seen.resets === 1);
     const patch = fake.seen.posts.find((p: { method: string }) => p.method === "PATCH");
     expect(patch).toMatchObject({ path: "/v1/projects/office/desktops/desk", type: "application/merge-patch+json" });
+  });
+
+  test("that lasts as long as a session is thrown away from its card", async () => {
+    const context = fake.get("Context", "vault")!;
+    const books = fake.get("Desktop", "books")!;
+    fake.put({ ...context, spec: { ...context.spec, lifetime: "disposable" } });
+    fake.put({ ...books, status: { ...books.status, plan: { ...books.status.plan, disposable: true } } });
+    fake.put({ ...books, kind: "Machine", metadata: { ...books.metadata, name: "books-m" }, spec: { power: "on" }, status: {} });
+    await card("The books").getByRole("button", { name: "Throw away The books" }).click();
+    await page.getByRole("dialog").getByText("Everything on this one is gone for good").waitFor();
+    await page.getByRole("dialog").getByRole("button", { name: "Throw away" }).click();
+    await until(() => fake.seen.resets === 1);
+    expect(await card("Ana's desk").getByRole("button", { name: /Throw away/ }).count()).toBe(0);
   });
 
   test("is turned off from its card after a yes", async () => {

@@ -48,4 +48,7 @@ export function beginning() {
   ];
 }
 
+/** pool has free seats of the clerk's desk. */
+export const pool = (name, title, status) => ({ ...head("Pool", name), spec: { title, blueprint: "clerk", warm: status.warm, maximum: 50 }, status });
+
 export { head };

@@ -1,5 +1,7 @@
 // A display that speaks enough RFB (RFC 6143) for noVNC: it draws a picture
 // that looks like a desktop, marks every key that arrives, and remembers all.
+// Like the gateway it sends updates unasked to viewers that take them, with a
+// fence after each.
 
 const width = 1280;
 const height = 800;
@@ -12,15 +14,18 @@ export function serveScreen(ws, seen) {
   let wanted = false;
   let dirty = true;
   let format = { r: 16, g: 8, b: 0 };
+  let offered = false;
+  let pushing = false;
 
   const push = () => {
-    if (!wanted || !dirty || ws.readyState !== ws.OPEN) return;
+    if ((!wanted && !pushing) || !dirty || ws.readyState !== ws.OPEN) return;
     wanted = dirty = false;
     const head = Buffer.alloc(16);
     head.writeUInt16BE(1, 2);
     head.writeUInt16BE(width, 8);
     head.writeUInt16BE(height, 10);
     ws.send(Buffer.concat([head, encode(picture, format)]));
+    if (pushing) ws.send(Buffer.from([248, 0, 0, 0, 0x80, 0, 0, 1, 1, seen.pushed++ & 0xff]));
   };
   const key = (sym) => {
     mark(picture, seen.keys.length);
@@ -36,10 +41,20 @@ export function serveScreen(ws, seen) {
       format = { r: b[14], g: b[15], b: b[16] };
       return 20;
     },
-    2: (b) => (b.length < 4 ? 0 : whole(b, 4 + 4 * b.readUInt16BE(2))),
+    2: (b) => {
+      if (b.length < 4 || b.length < 4 + 4 * b.readUInt16BE(2)) return 0;
+      const understood = [];
+      for (let i = 0; i < b.readUInt16BE(2); i++) understood.push(b.readInt32BE(4 + 4 * i));
+      if (!offered && understood.includes(-312) && understood.includes(-313)) {
+        offered = true;
+        ws.send(Buffer.from([150]));
+      }
+      return 4 + 4 * understood.length;
+    },
     3: (b) => {
       if (b.length < 10) return 0;
       wanted = true;
+      seen.asked++;
       if (!b[1]) dirty = true;
       push();
       return 10;
@@ -58,8 +73,17 @@ export function serveScreen(ws, seen) {
       seen.texts.push(b.subarray(8, 8 + n).toString("latin1"));
       return 8 + n;
     },
-    150: (b) => whole(b, 10),
-    248: (b) => (b.length < 9 ? 0 : whole(b, 9 + b[8])),
+    150: (b) => {
+      if (b.length < 10) return 0;
+      pushing = b[1] !== 0;
+      push();
+      return 10;
+    },
+    248: (b) => {
+      if (b.length < 9 || b.length < 9 + b[8]) return 0;
+      seen.fences.push(...b.subarray(9, 9 + b[8]));
+      return 9 + b[8];
+    },
     251: (b) => (b.length < 8 ? 0 : whole(b, 8 + 16 * b[6])),
     255: (b) => whole(b, 12),
   };

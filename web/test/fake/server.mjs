@@ -13,7 +13,7 @@ import { serveScreen } from "./screen.mjs";
 const web = join(import.meta.dirname, "../..");
 const policy = [...readFileSync(join(web, "embed.go"), "utf8").split("const Policy")[1].split("//")[0].matchAll(/"([^"]*)"/g)].map((m) => m[1]).join("");
 const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
-const plurals = { desktops: "Desktop", sessions: "Session", applications: "Application", machines: "Machine", operations: "Operation" };
+const plurals = { desktops: "Desktop", pools: "Pool", sessions: "Session", applications: "Application", machines: "Machine", operations: "Operation" };
 
 // As plane/control/lifecycle has them: told one by one as they begin.
 const phases = [
@@ -43,8 +43,11 @@ export class Fake {
   watchers = new Set();
   tickets = new Map();
   tunnels = new Set();
-  seen = { keys: [], releases: [], texts: [], starts: [], posts: [], tickets: 0 };
+  seen = { keys: [], releases: [], texts: [], starts: [], posts: [], tickets: 0, asked: 0, pushed: 0, fences: [] };
   down = false;
+  film = []; // what was sent to the last viewer
+  filmed = 0;
+  altered = false; // somebody changed it
   version = 1;
 
   constructor() {
@@ -118,6 +121,7 @@ export class Fake {
       if (url.pathname === "/v1/watch") return this.#watch(q, a, url);
       const body = await read(q);
       if (q.method !== "GET") this.seen.posts.push({ method: q.method, path: url.pathname, body, type: q.headers["content-type"] });
+      if (url.pathname.startsWith("/v1/recordings/")) return this.#play(q, a, url.pathname.split("/").at(-1));
       const [value, headers] = this.#call(q, url.pathname, body);
       a.writeHead(200, { "Content-Type": "application/json", ...headers });
       a.end(JSON.stringify(value ?? {}));
@@ -126,6 +130,14 @@ export class Fake {
       a.writeHead(status, { "Content-Type": "application/problem+json" });
       a.end(JSON.stringify({ type: `/problems/${e.kind ?? "internal"}`, status, kind: e.kind ?? "internal", title: "", detail: e.message, problems: e.problems }));
     }
+  }
+
+  /** #play sends what was sent to a viewer, one piece a line. */
+  #play(q, a, id) {
+    this.#person(q);
+    if (this.altered) throw new Refusal(409, "conflict", `recording ${id} is not as it was written: record 7: it was altered`);
+    a.writeHead(200, { "Content-Type": "application/x-ndjson" });
+    a.end(this.film.map((p) => JSON.stringify(p) + "\n").join(""));
   }
 
   async #page(path, a) {
@@ -160,6 +172,11 @@ export class Fake {
     }
     const person = this.#person(q);
     if (path === "/v1/me") return [{ person, title: "Ana Lovelace", admin: this.admin }];
+    if (path === "/v1/recordings") {
+      const began = new Date(this.filmed).toISOString();
+      const one = { id: "0".repeat(32), project: "default", desktop: "desk", session: "desk-1", person, context: "work", protocol: "rfb", began, ended: new Date(this.filmed + 65_000).toISOString(), bytes: 1 };
+      return [{ items: this.film.length ? [one] : [] }];
+    }
     if (path === "/v1/sign-out") {
       this.signedIn.clear();
       return [{}, { "Set-Cookie": "consort=; Max-Age=0; Path=/" }];
@@ -243,7 +260,7 @@ export class Fake {
       this.remove(kind, name, project);
       return {};
     }
-    if (method === "POST" && verb === "connect") return this.#connect(o);
+    if (method === "POST" && verb === "connect") return kind === "Pool" ? this.#queue(o) : this.#connect(o);
     if (method === "POST" && verb === "ticket") return this.#ticket(o);
     if (method === "POST" && verb === "start") {
       if (this.refuseStart) throw new Refusal(424, "stuck", this.refuseStart);
@@ -251,6 +268,22 @@ export class Fake {
       return {};
     }
     return o;
+  }
+
+  /** #queue returns the person's session of a pool, which waits until seat is called. */
+  #queue(p) {
+    const live = [...this.objects.values()].find((o) => o.kind === "Session" && o.spec.pool === p.metadata.name && o.status.state !== "ended");
+    return live ?? this.put({ ...head("Session", `${p.metadata.name}-${randomBytes(3).toString("hex")}`), spec: { pool: p.metadata.name, person: "ana" }, status: { state: "waiting", waiting: "a free seat is being looked for" } });
+  }
+
+  /** seat gives a session of a pool a seat that is made for it. */
+  seat(session) {
+    const s = this.get("Session", session);
+    const p = this.get("Pool", s.spec.pool);
+    const name = `${s.spec.pool}-seat`;
+    this.put({ ...head("Desktop", name), spec: { title: p.spec.title, blueprint: p.spec.blueprint, pool: s.spec.pool, person: "ana", power: "on" }, status: { state: "starting", machine: `${name}-m` } });
+    this.put({ ...s, spec: { ...s.spec, desktop: name }, status: { state: "waiting", waiting: "the seat is being brought up" } });
+    void this.#bringUp(name, session);
   }
 
   #connect(d) {
@@ -314,6 +347,13 @@ export class Fake {
       return void socket.end("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n");
     }
     this.ws.handleUpgrade(q, socket, rest, (ws) => {
+      this.filmed = Date.now();
+      this.film = [];
+      const send = ws.send.bind(ws);
+      ws.send = (data) => {
+        this.film.push({ at: Date.now() - this.filmed, shown: Buffer.from(data).toString("base64") });
+        send(data);
+      };
       const t = { ws, session, screen: serveScreen(ws, this.seen) };
       this.tunnels.add(t);
       this.status("Session", session, { state: "open" });

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { at, Fault, sentence, tell } from "../../src/call";
 import { Estate } from "../../src/estate";
-import { applicationsOf, bytesOf, duration, frameOf, inkOn, stateOf, stepsOf, titleOf, troubleOf, workOf } from "../../src/telling";
-import type { Desktop, Phase, Resource, Session } from "../../src/words";
+import { applicationsOf, bytesOf, duration, frameOf, inkOn, queueOf, seatOf, seatsOf, stateOf, stepsOf, titleOf, troubleOf, workOf } from "../../src/telling";
+import type { Desktop, Phase, Pool, Resource, Session } from "../../src/words";
 import { symbolOf } from "../../src/drawer";
 
 const desk: Desktop = { apiVersion: "consort.dev/v1", kind: "Desktop", metadata: { name: "ana-desk", project: "p" }, spec: { blueprint: "clerk", person: "ana" } };
@@ -51,6 +51,38 @@ describe("phases", () => {
 
 test("durations are short", () => {
   expect([0.04, 9.9, 9.96, 59.4, 125].map(duration)).toEqual(["0.0 s", "9.9 s", "10 s", "59 s", "2 min 5 s"]);
+});
+
+describe("a pool", () => {
+  const pool: Pool = { apiVersion: "consort.dev/v1", kind: "Pool", metadata: { name: "counter", project: "p" }, spec: { blueprint: "task", maximum: 9, warm: 2 } };
+  const t0 = Date.parse("2026-01-01T00:00:00Z");
+  const queued = (queue: object): Session => ({ ...session([]), status: { queue: { place: 3, of: 9, ...queue } } }) as Session;
+
+  test("says how likely a seat is", () => {
+    const said = (status: object) => seatsOf({ ...pool, status }).text;
+    expect([said({}), said({ warm: 1 }), said({ warm: 3 }), said({ warm: 1, queue: 1 }), said({ queue: 12 })]).toEqual([
+      "Made when you ask", "1 seat is ready", "3 seats are ready", "1 person waits", "12 persons wait",
+    ]);
+  });
+
+  test("says a place and a time in the queue, and when it is a guess", () => {
+    const wait = (q: object) => queueOf(queued(q), t0)?.wait;
+    expect(wait({})).toBe("Nobody can say yet how long it takes");
+    expect(wait({ expected: "2026-01-01T00:00:42Z" })).toBe("About 40 seconds");
+    expect(wait({ expected: "2026-01-01T00:07:10Z" })).toBe("About 7 minutes");
+    expect(wait({ expected: "2026-01-01T03:00:00Z" })).toBe("About 3 hours");
+    expect(wait({ expected: "2025-12-31T23:59:00Z" })).toBe("Any moment now");
+    expect(queueOf(queued({ expected: "2026-01-01T00:07:10Z", assumed: true }), t0)).toMatchObject({ place: 3, of: 9, remark: "A guess: nothing was measured here yet" });
+    expect(queueOf(session([]), t0)).toBeUndefined();
+  });
+
+  test("shows the person's own seat and nobody else's", () => {
+    const seat = (name: string, person: string) => ({ ...desk, metadata: { name, project: "p" }, spec: { blueprint: "task", pool: "counter", person } });
+    const e = estateOf(seat("counter-1", "ben"), seat("counter-2", "ana"), { ...seat("counter-3", ""), spec: { blueprint: "task", pool: "counter" } });
+    expect(seatOf(e, pool, "ana")?.metadata.name).toBe("counter-2");
+    expect(seatOf(e, pool, "eve")).toBeUndefined();
+    expect(seatOf(e, pool, undefined)).toBeUndefined();
+  });
 });
 
 describe("a desktop", () => {

@@ -16,8 +16,11 @@ class Rig {
   visit: Visit;
   done: Promise<void>;
 
-  constructor(viewers = ["rfb"], readonly answers: Record<string, () => Response> = {}) {
+  paths: string[] = [];
+
+  constructor(viewers = ["rfb"], readonly answers: Record<string, () => Response> = {}, pool?: string) {
     vi.stubGlobal("fetch", async (url: string, init: RequestInit) => {
+      this.paths.push(url);
       const act = `${init.method} ${url.split("/").at(-1)}`;
       this.calls.push(act);
       if (this.answers[act]) return this.answers[act]!();
@@ -28,7 +31,8 @@ class Rig {
     this.visit = new Visit({
       estate: this.estate,
       project: "p",
-      desktop: "d",
+      desktop: pool ? "" : "d",
+      ...(pool ? { pool } : {}),
       target: {} as HTMLElement,
       url: "ws://x/v1/tunnel",
       viewers: Object.fromEntries(
@@ -199,5 +203,23 @@ describe("a visit that cannot be", () => {
     await s.done;
     expect(s.names).toEqual(["waiting", "elsewhere"]);
     expect(s.calls).not.toContain("POST ticket");
+  });
+});
+
+describe("a visit to a pool", () => {
+  test("waits in the queue, and opens whichever seat it gets", async () => {
+    const s = new Rig(["rfb"], {}, "counter");
+    await until(() => s.names.includes("waiting"));
+    expect(s.paths[0]).toBe("/v1/projects/p/pools/counter/connect");
+    s.move({ ...s.at("waiting", { desktop: "", pool: "counter" }), status: { state: "waiting", queue: { place: 3, of: 9 } } });
+    await until(() => s.stages.some((st) => st.name === "waiting" && st.session?.status?.queue?.place === 3));
+    s.move(s.at("ready", { desktop: "d", pool: "counter" }));
+    await until(() => s.screens.length === 1);
+    s.screens[0]!.open();
+    expect(s.names).toEqual(["waiting", "opening", "open"]);
+    await s.visit.leave(true);
+    await s.done;
+    expect(s.calls.at(-1)).toBe("PATCH s1"); // ends the session: the seat is given back
+    vi.unstubAllGlobals();
   });
 });

@@ -1,0 +1,1 @@
+export function pool(name: string, title: string, status: { warm: number; queue: number }): any;
