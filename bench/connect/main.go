@@ -6,26 +6,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"image"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"consort.dev/consort/api"
+	"consort.dev/consort/bench/picture"
+	"consort.dev/consort/bench/result"
 	"consort.dev/consort/estate"
-	"consort.dev/consort/internal/rfb"
 )
 
 type options struct {
@@ -48,9 +43,6 @@ func main() {
 	}
 }
 
-// samples are milliseconds by what was measured.
-type samples map[string][]float64
-
 func run(ctx context.Context, o options) error {
 	dir, err := os.MkdirTemp("", "cbc")
 	if err != nil {
@@ -60,7 +52,7 @@ func run(ctx context.Context, o options) error {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
-	s := samples{}
+	s := result.Samples{}
 	up, err := start(ctx, o, dir, "examples/first-desktop/image.yaml", "bench/connect/estate.yaml")
 	if err != nil {
 		return err
@@ -90,13 +82,11 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("running, run %d: %w", i+1, err)
 		}
 		fmt.Fprintf(os.Stderr, "\rrun %d of %d: alone %.1f s, stopped %.1f s, running %.0f ms ", i+1, o.runs,
-			last(s["qemu_alone_first_frame"])/1000, last(s["stopped_first_frame"])/1000, last(s["running_first_frame"]))
+			s.Last("qemu_alone_first_frame")/1000, s.Last("stopped_first_frame")/1000, s.Last("running_first_frame"))
 	}
 	fmt.Fprintln(os.Stderr)
 	return report(o, s)
 }
-
-func last(v []float64) float64 { return v[len(v)-1] }
 
 // up is a consort that runs.
 type upProcess struct {
@@ -145,7 +135,7 @@ func (u *upProcess) run(ctx context.Context, apply ...string) error {
 
 // restart stops consort, starts it on the existing estate, and measures until
 // the API answers, and what it takes when idle.
-func (u *upProcess) restart(ctx context.Context, s samples) error {
+func (u *upProcess) restart(ctx context.Context, s result.Samples) error {
 	u.cmd.Process.Signal(os.Interrupt)
 	u.cmd.Wait()
 	began := time.Now()
@@ -155,24 +145,20 @@ func (u *upProcess) restart(ctx context.Context, s samples) error {
 	if _, err := u.client.Me(ctx); err != nil {
 		return err
 	}
-	s.add("up_ready", began)
+	s.Since("up_ready", began)
 	// Idle is after the garbage of starting is gone; five seconds are plenty.
 	wait(ctx, 5*time.Second)
-	pss, err := pssMiB(u.cmd.Process.Pid)
+	kib, err := result.PSS(u.cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
-	s["up_idle_mib"] = append(s["up_idle_mib"], pss)
+	s.Add("up_idle_mib", kib/1024)
 	return nil
-}
-
-func (s samples) add(name string, began time.Time) {
-	s[name] = append(s[name], float64(time.Since(began).Microseconds())/1000)
 }
 
 // connect presses Connect and waits for the first frame. The desktop's own
 // colour shows that it is drawn.
-func (u *upProcess) connect(ctx context.Context, state string, s samples) error {
+func (u *upProcess) connect(ctx context.Context, state string, s result.Samples) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	began := time.Now()
@@ -197,7 +183,7 @@ func (u *upProcess) connect(ctx context.Context, state string, s samples) error 
 	if session.Status.State != estate.SessionReady {
 		return fmt.Errorf("session is %s: %s", session.Status.State, session.Status.Because)
 	}
-	s.add(state+"_session_ready", began)
+	s.Since(state+"_session_ready", began)
 	t, err := u.client.Ticket(ctx, project, session.Metadata.Name, false)
 	if err != nil {
 		return err
@@ -207,12 +193,12 @@ func (u *upProcess) connect(ctx context.Context, state string, s samples) error 
 		return err
 	}
 	defer conn.Close()
-	if err := firstFrame(conn); err != nil {
+	if err := picture.FirstFrame(conn); err != nil {
 		return err
 	}
-	s.add(state+"_first_frame", began)
+	s.Since(state+"_first_frame", began)
 	for _, p := range session.Status.Phases {
-		s[state+"_phase_"+p.Name] = append(s[state+"_phase_"+p.Name], float64(p.Ended.Sub(p.Began).Microseconds())/1000)
+		s.Add(state+"_phase_"+p.Name, float64(p.Ended.Sub(p.Began).Microseconds())/1000)
 	}
 	return u.end(ctx, session)
 }
@@ -224,46 +210,6 @@ func (u *upProcess) end(ctx context.Context, s *estate.Session) error {
 	})
 	return err
 }
-
-// firstFrame reads one whole picture.
-func firstFrame(conn io.ReadWriteCloser) error {
-	c, err := rfb.NewClient(conn, rfb.Proof{})
-	if err != nil {
-		return err
-	}
-	if err := c.Request(false); err != nil {
-		return err
-	}
-	if err := c.NextFrame(); err != nil {
-		return err
-	}
-	if !drawn(c.Image()) {
-		return errors.New("the first frame shows no desktop")
-	}
-	return nil
-}
-
-// drawn reports whether a quarter of the picture has the desktop's background
-// colour, which nothing before the desktop has.
-func drawn(m *image.RGBA) bool {
-	b := m.Bounds()
-	var hits, all int
-	for y := b.Min.Y; y < b.Max.Y; y += 8 {
-		for x := b.Min.X; x < b.Max.X; x += 8 {
-			all++
-			p := m.RGBAAt(x, y)
-			if near(p.R, background[0]) && near(p.G, background[1]) && near(p.B, background[2]) {
-				hits++
-			}
-		}
-	}
-	return all > 0 && hits*4 >= all
-}
-
-// background is the root window's colour in the examples' images.
-var background = [3]uint8{0x2e, 0x6f, 0x8e}
-
-func near(a, b uint8) bool { return max(a, b)-min(a, b) <= 8 }
 
 // turnOff turns the desktop off and waits until it is.
 func (u *upProcess) turnOff(ctx context.Context) error {
@@ -317,7 +263,7 @@ func newAlone(ctx context.Context, u *upProcess, o options, dir string) (*alone,
 }
 
 // boot starts QEMU on a fresh overlay and waits for the drawn desktop.
-func (a *alone) boot(ctx context.Context, s samples) error {
+func (a *alone) boot(ctx context.Context, s result.Samples) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	disk, screen := filepath.Join(a.dir, "alone.qcow2"), filepath.Join(a.dir, "alone.vnc")
@@ -339,7 +285,7 @@ func (a *alone) boot(ctx context.Context, s samples) error {
 	defer func() { q.Process.Kill(); q.Wait() }()
 	for ctx.Err() == nil {
 		if seen(screen) {
-			s.add("qemu_alone_first_frame", began)
+			s.Since("qemu_alone_first_frame", began)
 			return nil
 		}
 		wait(ctx, 50*time.Millisecond)
@@ -355,7 +301,7 @@ func seen(path string) bool {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	return firstFrame(conn) == nil
+	return picture.FirstFrame(conn) == nil
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -367,87 +313,16 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// pssMiB returns a process's proportional share of memory (proc(5), smaps_rollup).
-func pssMiB(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, errors.New("no Pss in smaps_rollup")
-}
-
-// result is the form of every file in bench/results.
-type result struct {
-	Name    string             `json:"name"`
-	Commit  string             `json:"commit"`
-	At      time.Time          `json:"at"`
-	Machine string             `json:"machine"`
-	Metrics map[string]float64 `json:"metrics"`
-	Samples samples            `json:"samples"`
-}
-
-func report(o options, s samples) error {
+func report(o options, s result.Samples) error {
 	m := map[string]float64{}
-	names := make([]string, 0, len(s))
-	for n, v := range s {
-		names = append(names, n)
+	for n := range s {
 		if n == "up_idle_mib" {
-			m[n] = percentile(v, 50)
+			m[n] = s.Percentile(n, 50)
 			continue
 		}
-		m[n+"_p50_ms"], m[n+"_p95_ms"] = percentile(v, 50), percentile(v, 95)
+		m[n+"_p50_ms"], m[n+"_p95_ms"] = s.Percentile(n, 50), s.Percentile(n, 95)
 	}
 	m["up_ready_ms"] = m["up_ready_p50_ms"]
-	slices.Sort(names)
-	fmt.Printf("%-34s %5s %10s %10s %10s %10s\n", "", "runs", "min", "p50", "p95", "max")
-	for _, n := range names {
-		fmt.Printf("%-34s %5d %10.1f %10.1f %10.1f %10.1f\n", n, len(s[n]), percentile(s[n], 0), percentile(s[n], 50), percentile(s[n], 95), percentile(s[n], 100))
-	}
-	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
-	r := result{"connect", strings.TrimSpace(string(commit)), time.Now().UTC().Truncate(time.Second), machine(), m, s}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, append(b, '\n'), 0o644)
-}
-
-// percentile is the nearest-rank percentile.
-func percentile(v []float64, p int) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(v))
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
-}
-
-func machine() string {
-	model := "unknown CPU"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	var u syscall.Utsname
-	syscall.Uname(&u)
-	var kernel []byte
-	for _, c := range u.Release {
-		if c == 0 {
-			break
-		}
-		kernel = append(kernel, byte(c))
-	}
-	return fmt.Sprintf("%s, %d cores, Linux %s, QEMU by software emulation unless said", model, runtime.NumCPU(), kernel)
+	s.Table(os.Stdout)
+	return result.Write(o.out, "connect", m, s)
 }
