@@ -5,6 +5,8 @@ import (
 	"image"
 	_ "image/jpeg" // what vncsnapshot writes
 	"image/png"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,9 +43,12 @@ func save(h *here, m image.Image, name string) {
 func TestFirstDesktop(t *testing.T) {
 	guest.Needs(t, "node", "chromium", "vncsnapshot")
 	h := newHere(t)
+	const metrics = "127.0.0.1:19440"
+	h.args = append(h.args, "--metrics", metrics)
 	link := h.run("../examples/first-desktop")
 
 	t.Run("the portal", func(t *testing.T) { throughThePortal(t, link) })
+	t.Run("how long it took is told", func(t *testing.T) { measured(t, metrics) })
 	h.T = t
 	session := h.connect("ana-office", "")
 	ours := h.viewer(session)
@@ -104,6 +109,28 @@ func throughThePortal(t *testing.T, link string) {
 	}
 	if !saw.Connected || !saw.Typed || !saw.Started {
 		t.Errorf("the page saw %s", lines[len(lines)-1])
+	}
+}
+
+// measured asks, as Prometheus would, how long the Connect of the portal took.
+func measured(t *testing.T, at string) {
+	r, err := http.Get("http://" + at + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	page, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`vdi_session_connects_total{outcome="shown"} 1`,
+		`vdi_session_connect_duration_seconds_count{hypervisor="local"} 1`,
+		`vdi_session_connect_phase_duration_seconds_count{hypervisor="local",phase="first-frame"} 1`,
+	} {
+		if !strings.Contains(string(page), want+"\n") {
+			t.Errorf("the page has no line %q:\n%s", want, page)
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (h *here) joinFrom(place *island.Place, name string) {
 
 // dismiss has the agent clean up, and ends it.
 func (h *here) dismiss(c *exec.Cmd, state string, log *os.File) {
-	h.vacate()
+	h.empty()
 	_ = c.Process.Signal(os.Interrupt)
 	_ = c.Wait()
 	if h.Failed() {

@@ -128,38 +128,25 @@ func (h *here) tail() string {
 	return string(b[max(0, len(b)-4000):])
 }
 
-// vacate removes every desktop through the API, and waits until its machine has
-// gone.
-func (h *here) vacate() {
-	if h.cmd == nil || h.cmd.ProcessState != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-	defer cancel()
-	desktops, _, err := api.List[estate.Desktop](ctx, h.client, api.Filter{})
-	for _, d := range desktops {
-		err = errors.Join(err, h.client.Delete(ctx, d.Ref(), api.Write{}))
-	}
-	for err == nil {
-		machines, _, e := api.List[estate.Machine](ctx, h.client, api.Filter{})
-		if err = errors.Join(e, ctx.Err()); len(machines) == 0 {
-			break
-		}
-		settle(ctx)
-	}
-	if err != nil {
-		h.Errorf("clean up: %v\n%s", err, h.tail())
-	}
-}
-
-// empty removes every desktop through the API, and reports whether consort runs.
+// empty removes every pool, grant and desktop through the API, waits until their
+// machines have gone, and reports whether consort runs.
 func (h *here) empty() bool {
 	if h.cmd == nil || h.cmd.ProcessState != nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	desktops, _, err := api.List[estate.Desktop](ctx, h.client, api.Filter{})
+	grants, _, err := api.List[estate.Grant](ctx, h.client, api.Filter{})
+	for _, g := range grants { // which hold pools
+		err = errors.Join(err, h.client.Delete(ctx, g.Ref(), api.Write{}))
+	}
+	pools, _, e := api.List[estate.Pool](ctx, h.client, api.Filter{})
+	err = errors.Join(err, e)
+	for _, p := range pools { // which would make other seats
+		err = errors.Join(err, h.client.Delete(ctx, p.Ref(), api.Write{}))
+	}
+	desktops, _, e := api.List[estate.Desktop](ctx, h.client, api.Filter{})
+	err = errors.Join(err, e)
 	for _, d := range desktops {
 		err = errors.Join(err, h.client.Delete(ctx, d.Ref(), api.Write{}))
 	}
@@ -178,7 +165,7 @@ func (h *here) empty() bool {
 
 // clean removes every desktop, then everything else.
 func (h *here) clean() {
-	h.vacate()
+	h.empty()
 	if h.cmd != nil && h.cmd.ProcessState == nil {
 		h.cmd.Process.Signal(os.Interrupt)
 		h.cmd.Wait()

@@ -16,7 +16,11 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/test/guest"
+	"consort.dev/consort/test/xserver"
 )
+
+// plain is a desktop whose context RDP can keep: texts go both ways.
+const plain = "ana-plain"
 
 // TestOtherPeoplesViewers opens one desktop with the viewers of others: by the
 // file that 'consort connect' writes for remote-viewer, and, after one line of
@@ -25,17 +29,17 @@ import (
 func TestOtherPeoplesViewers(t *testing.T) {
 	guest.Needs(t, "remote-viewer", "xfreerdp", "Xvfb", "import")
 	h := newHere(t)
-	h.run("../examples/first-desktop")
-	ours := h.viewer(h.connect("ana-office", ""))
+	h.run("../examples/first-desktop/image.yaml", "testdata/viewers.yaml")
+	ours := h.viewer(h.connect(plain, ""))
 	typeInto(h, ours, "ls -la /etc\n")
-	until(h, "ana-office", "running", bootLimit, func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopRunning })
-	before, err := api.Get[estate.Machine](t.Context(), h.client, "default", "ana-office")
+	until(h, plain, "running", bootLimit, func(d *estate.Desktop) bool { return d.Status.State == estate.DesktopRunning })
+	before, err := api.Get[estate.Machine](t.Context(), h.client, "default", plain)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	t.Run("remote-viewer", func(t *testing.T) {
-		file := filepath.Join(h.dir, "office.vv")
+		file := filepath.Join(h.dir, "plain.vv")
 		h.connectCommand(t, "-o", file)
 		screen := newScreen(t)
 		waitFor(t, file)
@@ -43,8 +47,8 @@ func TestOtherPeoplesViewers(t *testing.T) {
 		screen.shows(h, func() image.Image { return picture(h, ours) })
 	})
 
-	change(h, "office", func(b *estate.Blueprint) { b.Spec.Presentation = "rdp" })
-	until(h, "ana-office", "shown by rdp", time.Minute, func(d *estate.Desktop) bool { return d.Status.Presentation == "rdp" })
+	change(h, "plain", func(b *estate.Blueprint) { b.Spec.Presentation = "rdp" })
+	until(h, plain, "shown by rdp", time.Minute, func(d *estate.Desktop) bool { return d.Status.Presentation == "rdp" })
 
 	t.Run("xfreerdp", func(t *testing.T) {
 		out := h.connectCommand(t, "--forward=5987")
@@ -54,7 +58,7 @@ func TestOtherPeoplesViewers(t *testing.T) {
 		screen.shows(h, func() image.Image { return picture(h, ours) })
 	})
 
-	after, err := api.Get[estate.Machine](t.Context(), h.client, "default", "ana-office")
+	after, err := api.Get[estate.Machine](t.Context(), h.client, "default", plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +74,7 @@ func (h *here) connectCommand(t *testing.T, args ...string) io.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(path, append([]string{"connect", "ana-office", "--server", filepath.Join(h.dir, "run", "api.sock")}, args...)...)
+	c := exec.Command(path, append([]string{"connect", plain, "--server", filepath.Join(h.dir, "run", "api.sock")}, args...)...)
 	c.Stderr = h.log
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -105,29 +109,13 @@ type screen struct {
 
 func newScreen(t *testing.T) *screen {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	x := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "1280x846x24", "-nolisten", "tcp")
-	x.ExtraFiles = []*os.File{w}
-	if err := x.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	t.Cleanup(func() { x.Process.Kill(); x.Wait() })
-	var n int
-	if _, err := fmt.Fscan(r, &n); err != nil {
-		t.Fatalf("Xvfb: %v", err)
-	}
-	return &screen{T: t, display: fmt.Sprintf(":%d", n)}
+	return &screen{T: t, display: xserver.Start(t, "1280x846")}
 }
 
 func (s *screen) start(name string, args ...string) {
 	s.Helper()
 	c := exec.Command(name, args...)
-	c.Env = append(os.Environ(), "DISPLAY="+s.display)
+	c.Env = append(os.Environ(), s.display)
 	c.Stdout, c.Stderr = &s.said, &s.said
 	if err := c.Start(); err != nil {
 		s.Fatal(err)
@@ -168,7 +156,7 @@ func nearest(whole image.Image, part image.Image) float64 {
 func (s *screen) picture() image.Image {
 	s.Helper()
 	c := exec.Command("import", "-window", "root", "png:-")
-	c.Env = append(os.Environ(), "DISPLAY="+s.display)
+	c.Env = append(os.Environ(), s.display)
 	out, err := c.Output()
 	if err != nil {
 		s.Fatalf("import: %v", err)

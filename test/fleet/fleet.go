@@ -36,10 +36,25 @@ type Process struct {
 	t    testing.TB
 	args []string
 	log  string
-	cmd  *exec.Cmd
+
+	cmd   *exec.Cmd
+	ended chan struct{}
 }
 
-// program builds the product without libc, so that it runs on any host.
+// Main runs a package's tests, removes the program that they built, and returns
+// the exit status.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if !testing.Short() {
+		if path, err := program(); err == nil {
+			os.RemoveAll(filepath.Dir(path))
+		}
+	}
+	return code
+}
+
+// program builds the product without libc, so that it runs on any host. Main
+// removes it.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "fleet")
 	if err != nil {
@@ -74,7 +89,7 @@ func New(t testing.TB, apply ...string) *Fleet {
 		args = append(args, "--apply", a)
 	}
 	f.up = f.Start("up", args...)
-	f.Ready("local")
+	f.joins(f.up, "local")
 	f.t.Cleanup(f.clear)
 	return f
 }
@@ -117,12 +132,27 @@ func (p *Process) Begin() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	p.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		cmd.Wait()
+		close(ended)
+	}(p.cmd, p.ended)
 }
 
 // Kill ends the process without a word, as kill -9 does.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
-	p.cmd.Wait()
+	<-p.ended
+}
+
+// gone reports whether the process has ended.
+func (p *Process) gone() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // Token returns a file with a token that lets a host join under the name.
@@ -146,7 +176,7 @@ func (f *Fleet) Join(name, provider, endpoint string) *Process {
 		"--state", filepath.Join(f.Dir, name), "--images", filepath.Join(guest.Cache(f.t), "images"),
 		"--provider", provider, "--endpoint", endpoint)
 	f.t.Cleanup(f.clear) // while this agent lives
-	f.Ready(name)
+	f.joins(p, name)
 	return p
 }
 
@@ -209,10 +239,21 @@ func (f *Fleet) Nested(name, provider, endpoint string, h *nested.Host) {
 func (f *Fleet) Ready(names ...string) {
 	f.t.Helper()
 	for _, name := range names {
-		f.until(name+" is ready", func() bool {
-			h, err := api.Get[estate.Hypervisor](f.t.Context(), f.Client, "", name)
-			return err == nil && h.Status.State == estate.HypervisorReady
-		})
+		f.until(name+" is ready", func() bool { return f.ready(name) })
+	}
+}
+
+func (f *Fleet) ready(name string) bool {
+	h, err := api.Get[estate.Hypervisor](f.t.Context(), f.Client, "", name)
+	return err == nil && h.Status.State == estate.HypervisorReady
+}
+
+// joins waits until the process has brought the hypervisor in.
+func (f *Fleet) joins(p *Process, name string) {
+	f.t.Helper()
+	f.until(name+" is ready, or its process gone", func() bool { return f.ready(name) || p.gone() })
+	if p.gone() {
+		f.t.Fatalf("%v ended", p.args[:2])
 	}
 }
 
@@ -274,6 +315,10 @@ func (f *Fleet) Must(args ...string) string {
 func (f *Fleet) clear() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	pools, _, _ := api.List[estate.Pool](ctx, f.Client, api.Filter{})
+	for _, p := range pools { // which would make other seats
+		f.Client.Delete(ctx, p.Ref(), api.Write{})
+	}
 	for ctx.Err() == nil {
 		desktops, _, err := api.List[estate.Desktop](ctx, f.Client, api.Filter{})
 		if err != nil {

@@ -82,6 +82,13 @@ func (f *Fleet) answering(name string) (m *estate.Machine) {
 	}
 }
 
+// everyPair goes once from each of four hypervisors to each other one, and once
+// between each and Xen's other type of guest; from local back to local.
+var everyPair = []string{
+	"virt", "local", "xen", "local", "kvm", "virt", "xen", "virt", "kvm", "xen", "kvm", "local",
+	"xen/pv", "virt", "xen/pv", "kvm", "xen/pv", "local",
+}
+
 // TestAMachineGoesRoundAllVendors carries a guest with a file from one vendor's
 // hypervisor to the next and back to the first, and asks the vendors' own tools
 // where it runs. CONSORT_PAIRS=all takes every ordered pair.
@@ -89,7 +96,7 @@ func TestAMachineGoesRoundAllVendors(t *testing.T) {
 	if os.Getenv("CONSORT_JOURNEYS") == "" {
 		t.Skip("needs minutes and nested hosts: make test-moves")
 	}
-	f := New(t, "../../examples/small-desktop/image.yaml")
+	f := New(t, "testdata/tiny.yaml")
 	daemon := f.Libvirt("virt")
 	xen := nested.Xen(t)
 	f.Nested("xen", "xen", "", xen)
@@ -101,16 +108,21 @@ func TestAMachineGoesRoundAllVendors(t *testing.T) {
 		kvm := nested.KVM(t)
 		f.Nested("kvm", "libvirt", "qemu:///system", kvm)
 		witnesses["kvm"] = virshInside(kvm, "qemu:///system")
-		// Every ordered pair of four once, from local back to local.
-		path = []string{"virt", "local", "xen", "local", "kvm", "virt", "xen", "virt", "kvm", "xen", "kvm", "local"}
+		path = everyPair
 	}
-	id := f.machine("traveller", "local", "small-desktop").Metadata.UID
+	id := f.machine("traveller", "local", "tiny").Metadata.UID
 	f.Must("exec", "traveller", "--", "sh", "-c", "echo carried along > /root/luggage; sync")
-	for _, to := range path {
+	for _, hop := range path {
 		began := time.Now()
-		t.Logf("to %s:\n%s", to, f.Must("move", "machine", "traveller", "--to", to))
+		to, guestType, _ := strings.Cut(hop, "/")
+		t.Logf("to %s:\n%s", hop, f.Must("move", "machine", "traveller", "--to", to, "--guest-type", guestType))
 		m := f.answering("traveller")
-		t.Logf("%s has it after %v", to, time.Since(began).Round(time.Second))
+		t.Logf("%s has it after %v", hop, time.Since(began).Round(time.Second))
+		if guestType != "" {
+			if got := f.Must("exec", "traveller", "--", "cat", "/sys/hypervisor/guest_type"); !strings.EqualFold(strings.TrimSpace(got), guestType) {
+				t.Errorf("its kernel says that it is a guest of type %q, want %s", got, guestType)
+			}
+		}
 		if m.Spec.Hypervisor != to || m.Spec.Moving != nil || m.Metadata.UID != id {
 			t.Errorf("it is %+v", m.Spec)
 		}

@@ -1,5 +1,5 @@
-// Package guest gives tests real guests: the images of examples/, built once
-// and kept.
+// Package guest gives tests real guests, built once and kept: the images of
+// examples/, and one that is smaller than a desktop can be.
 package guest
 
 import (
@@ -26,8 +26,14 @@ func Cache(t testing.TB) string {
 // Recipe returns that of the small desktop, examples/small-desktop.
 func Recipe(t testing.TB) estate.Recipe {
 	t.Helper()
-	path := filepath.Join(root(t), "examples", "small-desktop", "image.yaml")
-	set, err := manifest.Load(path)
+	return recipe(t, "examples", "small-desktop", "image.yaml")
+}
+
+// recipe returns that of the image in a manifest of the repository.
+func recipe(t testing.TB, path ...string) estate.Recipe {
+	t.Helper()
+	file := filepath.Join(append([]string{root(t)}, path...)...)
+	set, err := manifest.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,21 +42,40 @@ func Recipe(t testing.TB) estate.Recipe {
 			return *i.Spec.Recipe
 		}
 	}
-	t.Fatalf("%s holds no image with a recipe", path)
+	t.Fatalf("%s holds no image with a recipe", file)
 	return estate.Recipe{}
 }
 
-// Small returns the small desktop, which it builds when the cache does not have
-// it: that takes a minute or two and a network. It skips the test, and says
-// why, where a real guest cannot be had or takes too long.
+// Small returns the small desktop: see Build.
 func Small(t testing.TB) image.Entry {
 	t.Helper()
+	return Build(t, Recipe(t))
+}
+
+// Build returns what a recipe makes, which it builds when the cache does not have
+// it: that takes a minute or two and a network. It skips the test, and says
+// why, where a real guest cannot be had or takes too long.
+func Build(t testing.TB, r estate.Recipe) image.Entry {
+	t.Helper()
 	Needs(t)
+	return built(t, r)
+}
+
+// Tiny returns a guest that has an agent and nothing else, for tests that ask a
+// guest nothing but whether it is there. It builds and skips as Small does.
+func Tiny(t testing.TB) image.Entry {
+	t.Helper()
+	Needs(t)
+	return built(t, recipe(t, "test", "guest", "tiny.yaml"))
+}
+
+func built(t testing.TB, r estate.Recipe) image.Entry {
+	t.Helper()
 	store, err := image.Open(filepath.Join(Cache(t), "images"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := image.Build(t.Context(), Recipe(t), store, image.Options{})
+	rec, err := image.Build(t.Context(), r, store, image.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -305,6 +305,10 @@ func (h *Host) Expose(t testing.TB, port int) string {
 	return "10.0.2.2:" + at // this machine, as QEMU's user network shows it
 }
 
+// TinyLoaders is a folder in the host. GRUB for Xen from there boots the small
+// guest at once, whatever the disk holds.
+const TinyLoaders = "/usr/local/lib/tiny-loaders"
+
 // Tiny returns the disk, raw, of a small guest that prints GUEST-UP on its
 // console, answers every line there, has an agent, and powers off when it is
 // asked to. GRUB for Xen boots it as a guest of that type, "pvh" or "pv". It lies

@@ -6,6 +6,7 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /run /tmp
+. /load
 if [ -e /sys/bus/xen/devices/console-1 ]; then
 	# The kernel hangs this terminal up when the guest goes on from saved memory.
 	# The agent would wait on it for ever, but ends when it is its terminal.

@@ -1,0 +1,2 @@
+// Package confinement has programs try to get out of a machine's process.
+package confinement
