@@ -38,32 +38,58 @@ var mayImport = map[string]string{
 	"application/drivertest":  "estate fault application/driver",
 
 	// Pure parts.
-	"manifest": "estate fault internal/near",
-	"compose":  "estate fault",
-	"matrix":   "estate",
+	"manifest":         "estate fault internal/near manifest/openslo",
+	"manifest/openslo": "estate",
+	"compose":          "estate fault",
+	"matrix":           "estate",
+	"decide":           "estate",
+	"decide/desk":      "estate decide",
+	"packing":          "fault",
 
 	// What lies on a host.
 	"image":         "estate fault internal/",
 	"guest/":        "fault internal/",
-	"agent":         "estate fault api image hypervisor hypervisor/driver application application/driver agent/network internal/",
+	"agent":         "estate fault api image hypervisor hypervisor/driver application application/driver agent/network guest/files guest/identity internal/",
 	"agent/network": "estate fault internal/",
 	"agent/badge":   "fault api internal/atomicfile",
+	"agent/confine": "fault internal/leash",
+
+	// What stands before services.
+	"front":        "fault",
+	"front/scrape": "front",
 
 	// What crosses processes.
 	"api": "estate fault",
 
+	// Who did what.
+	"audit":       "fault plane/store audit/chain",
+	"audit/chain": "fault internal/atomicfile",
+	"recording":   "fault plane/store audit/chain",
+
 	// The plane. Loops meet in the store and know nothing of each other.
 	"plane/store":             "estate fault",
 	"plane/store/":            "fault plane/store internal/flock",
-	"plane/auth":              "estate fault api plane/store plane/authority",
+	"plane/auth":              "estate fault api audit plane/store plane/authority",
 	"plane/authority":         "fault api internal/atomicfile",
 	"plane/calls":             "fault api",
-	"plane/rpc":               "estate fault api plane/store plane/auth plane/calls internal/near",
+	"plane/rpc":               "estate fault api audit audit/chain recording plane/store plane/auth plane/calls plane/metrics internal/near",
 	"plane/control":           "estate fault plane/store",
-	"plane/control/place":     "estate fault matrix plane/store plane/control",
+	"plane/spans":             "estate fault plane/store plane/control",
+	"plane/slo":               "estate fault",
+	"plane/slo/slotest":       "",
+	"plane/metrics":           "fault",
+	"plane/metrics/":          "fault plane/metrics",
+	"plane/metrics/census":    "estate plane/store",
+	"plane/metrics/usage":     "estate api plane/store",
+	"plane/control/place":     "estate fault matrix packing plane/store plane/control",
 	"plane/control/move":      "estate fault api plane/store plane/control plane/calls compose",
+	"plane/control/pool":      "estate fault api plane/store plane/control compose",
+	"plane/control/service":   "estate fault api front plane/fronts plane/store plane/control compose",
+	"plane/control/scale":     "estate fault decide front plane/fronts plane/slo plane/store plane/control",
+	"plane/fronts":            "estate fault front",
+	"plane/control/level":     "estate fault api decide decide/desk plane/slo plane/store plane/control",
 	"plane/control/lifecycle": "estate fault plane/store plane/control compose",
-	"gateway":                 "estate fault api plane/store presentation presentation/driver",
+	"gateway":                 "estate fault api audit recording plane/store presentation presentation/driver",
 
 	"internal/":         "",
 	"internal/qmp":      "fault",
@@ -82,29 +108,44 @@ var mayImport = map[string]string{
 	"test/": "*",
 
 	// Benchmarks drive the product from outside, as its users do.
-	"bench/": "estate fault api internal/",
+	"bench/":         "estate fault api internal/ bench/result bench/picture",
+	"bench/picture":  "internal/rfb",
+	"bench/scale":    "estate decide bench/result",
+	"bench/result":   "",
+	"bench/front":    "front bench/result",
+	"bench/clone":    "estate fault agent/confine agent/network guest/identity hypervisor/driver hypervisor/qemu image manifest internal/ bench/result bench/picture",
+	"bench/slo":      "bench/result plane/slo plane/slo/slotest",
+	"bench/contexts": "test/hostile bench/result",
+	"bench/place":    "estate packing plane/store plane/store/etcd plane/control plane/control/place bench/result",
 }
 
 // home says where a foreign module may be imported: one place each.
 var home = map[string]string{
 	"go.etcd.io/etcd":                    "plane/store/etcd",
 	"github.com/danielgtaylor/huma":      "plane/rpc",
-	"github.com/coder/websocket":         "api gateway",
+	"github.com/coder/websocket":         "api gateway bench/display",
 	"go.yaml.in/yaml":                    "manifest",
 	"github.com/spf13/cobra":             "cmd/consort",
 	"github.com/go-webauthn":             "plane/auth",
 	"github.com/erofs/go-erofs":          "application/stream",
 	"golang.org/x/crypto/argon2":         "plane/auth",
+	"golang.org/x/crypto/xts":            "internal/luks",
 	"github.com/Azure/go-ntlmssp":        "hypervisor/hyperv",
 	"go.uber.org/zap":                    "plane/store/etcd",
 	"github.com/digitalocean/go-libvirt": "internal/virtrpc",
-	"libvirt.org/go/libvirtxml":          "hypervisor/libvirt hypervisor/xen",
+	"libvirt.org/go/libvirtxml":          "internal/virtrpc hypervisor/libvirt hypervisor/xen",
+	"go.opentelemetry.io":                "plane/spans plane/metrics/otlp",
+	"github.com/prometheus/client":       "plane/spans front/scrape plane/metrics/scrape plane/metrics/census plane/metrics/usage",
+	"github.com/prometheus/common":       "plane/metrics/scrape",
+	"github.com/prometheus/otlp":         "plane/metrics/otlp",
+	"github.com/prometheus/prometheus":   "plane/metrics/embedded",
 	"github.com/vmware/govmomi":          "hypervisor/vsphere hypervisor/vsphere/vcsim",
 }
 
 // vocabulary has words that a provider must use because its vendor does, though
 // they name another provider of ours.
 var vocabulary = map[string]string{
+	"hypervisor/qemu":    "stream",   // its name for a network card joined to a socket
 	"hypervisor/libvirt": "qemu vnc", // the daemon's names for a type of domain and a kind of screen
 	"hypervisor/xen":     "qemu",     // libvirt's name for what serves a disk
 }
