@@ -239,9 +239,14 @@ func (k *Keeper) refill(ctx context.Context, v *view, d decision) error {
 	return nil
 }
 
-// patience is how long a person's start keeps refills back. One that takes
-// longer hangs on something that a refill does not slow.
-const patience = 3 * time.Minute
+// A person who connects keeps refills back: while their desktop comes up, then
+// until they see it, and for a moment more, in which their viewer draws. What
+// takes longer than it may hangs on something that a refill does not slow.
+const (
+	patience = 3 * time.Minute // for it to come up
+	unseen   = 3 * time.Second // from then until it is seen
+	settling = time.Second     // from then on
+)
 
 // survey finds out what the hosts have room for, and who is waiting for a start
 // on them.
@@ -308,12 +313,12 @@ func (v *view) notes(m *estate.Machine) {
 	}
 }
 
-// starts counts the persons who wait for a desktop to come up, on one of the
-// hosts that count.
+// starts counts the persons who wait for a desktop to come up or to be seen, on
+// one of the hosts that count.
 func starts(now time.Time, desktops []*estate.Desktop, sessions []*estate.Session, counts func(*estate.Desktop) bool) int {
 	waits := map[estate.Ref]bool{}
 	for _, s := range sessions {
-		if s.Spec.Desktop != "" && s.Status.State == estate.SessionWaiting && !over(s) && now.Sub(s.Metadata.Created) < patience {
+		if s.Spec.Desktop != "" && !over(s) && connects(&s.Status, now.Sub(s.Metadata.Created), now) {
 			waits[estate.Ref{Kind: "Desktop", Project: s.Metadata.Project, Name: s.Spec.Desktop}] = true
 		}
 	}
@@ -324,6 +329,24 @@ func starts(now time.Time, desktops []*estate.Desktop, sessions []*estate.Sessio
 		}
 	}
 	return n
+}
+
+// connects reports whether the person of a session of that age still waits for
+// their first picture.
+func connects(s *estate.SessionStatus, age time.Duration, now time.Time) bool {
+	if s.State == estate.SessionWaiting {
+		return age < patience
+	}
+	if len(s.Phases) == 0 {
+		return false
+	}
+	last, limit := s.Phases[len(s.Phases)-1], unseen
+	for _, p := range s.Phases {
+		if p.Name == estate.FirstFrame {
+			last, limit = p, settling
+		}
+	}
+	return now.Sub(last.Ended) < limit
 }
 
 // suits reports whether a host takes seats now, as far as the blueprint's

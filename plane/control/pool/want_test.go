@@ -168,3 +168,30 @@ func TestFewWordsForALongQueue(t *testing.T) {
 		t.Error("a length of time has no words")
 	}
 }
+
+// Who connects is waited for until they have seen their desktop.
+func TestWhoConnectsHoldsRefillsBackUntilTheySee(t *testing.T) {
+	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	ended := func(name string, ago time.Duration) estate.Phase {
+		return estate.Phase{Name: name, Ended: now.Add(-ago)}
+	}
+	tests := map[string]struct {
+		status estate.SessionStatus
+		age    time.Duration
+		want   bool
+	}{
+		"a desktop comes up":         {estate.SessionStatus{State: estate.SessionWaiting}, time.Minute, true},
+		"one does not":               {estate.SessionStatus{State: estate.SessionWaiting}, time.Hour, false},
+		"it is up, and nobody looks": {estate.SessionStatus{State: estate.SessionReady, Phases: []estate.Phase{ended("seat", time.Second)}}, time.Minute, true},
+		"nor ever will":              {estate.SessionStatus{State: estate.SessionReady, Phases: []estate.Phase{ended("seat", 4*time.Second)}}, time.Minute, false},
+		"it has just been shown": {estate.SessionStatus{State: estate.SessionOpen,
+			Phases: []estate.Phase{ended(estate.FirstFrame, 500*time.Millisecond), ended(estate.NetworkReady, 0)}}, time.Minute, true},
+		"somebody works": {estate.SessionStatus{State: estate.SessionOpen,
+			Phases: []estate.Phase{ended(estate.FirstFrame, 2*time.Second), ended(estate.NetworkReady, 0)}}, time.Minute, false},
+	}
+	for name, tt := range tests {
+		if got := connects(&tt.status, tt.age, now); got != tt.want {
+			t.Errorf("%s: refills are held back = %v, want %v", name, got, tt.want)
+		}
+	}
+}
