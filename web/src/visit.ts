@@ -74,6 +74,8 @@ export class Visit {
   /** run goes on until the visit has ended, failed or been left. */
   async run(): Promise<void> {
     let tries = 0;
+    // Those that will be wanted are fetched while the desktop comes up; what fails is told when it is needed.
+    for (const viewer of Object.values(this.#o.viewers)) void viewer().catch(() => undefined);
     for (;;) {
       const began = this.#o.now();
       try {

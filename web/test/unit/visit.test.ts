@@ -11,6 +11,7 @@ class Rig {
   protocols: string[][] = [];
   screens: ScreenEvents[] = [];
   closed = 0;
+  fetched = 0;
   version = 1;
   session = this.at("waiting");
   visit: Visit;
@@ -38,14 +39,17 @@ class Rig {
       viewers: Object.fromEntries(
         viewers.map((v) => [
           v,
-          async () => (_t: HTMLElement, _u: string, protocols: string[], on: ScreenEvents) => {
-            this.protocols.push(protocols);
-            this.screens.push(on);
-            const close = () => {
-              this.closed++;
-              on.closed(true);
+          async () => {
+            this.fetched++;
+            return (_t: HTMLElement, _u: string, protocols: string[], on: ScreenEvents) => {
+              this.protocols.push(protocols);
+              this.screens.push(on);
+              const close = () => {
+                this.closed++;
+                on.closed(true);
+              };
+              return { close } as never;
             };
-            return { close } as never;
           },
         ]),
       ),
@@ -97,6 +101,7 @@ describe("a visit", () => {
   test("waits for the session, then opens it with a ticket that is in no address", async () => {
     await until(() => s.names.includes("waiting"));
     expect(s.calls).toEqual(["POST connect"]);
+    expect(s.fetched).toBe(1); // the viewer is there before it is needed
     s.move(s.at("ready"));
     await until(() => s.screens.length === 1);
     expect(s.protocols[0]).toEqual(["consort.v1", "ticket.t0"]);
