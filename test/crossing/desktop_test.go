@@ -19,15 +19,17 @@ const allClips = rfb.ClipboardCaps | rfb.ClipboardRequest | rfb.ClipboardPeek | 
 // somebody put on that.
 type desktop struct {
 	extended bool // speaks the extended form to those who do
+	late     bool // it asks for texts with request alone
 	side     int  // of its picture
 
-	saying sync.Mutex // one message at a time
+	saying sync.Mutex // one message at a time, and what it says
+	copied string
 	mu     sync.Mutex
 	conn   net.Conn
-	speaks bool // the other end wants the extended form
-	copied string
+	speaks bool     // the other end wants the extended form
 	pasted []string // every text that came, the empty ones too
 	keys   int      // that went down
+	heard  int      // notices of a text
 }
 
 // look returns a new connection to the desktop's screen. It has room in it, as
@@ -118,12 +120,17 @@ func (d *desktop) clip(c net.Conn, m rfb.ClipboardMark) error {
 	case m.Does(rfb.ClipboardNotify) && !m.HasText:
 		d.paste("")
 	case m.Does(rfb.ClipboardNotify):
+		d.mu.Lock()
+		d.heard++
+		d.mu.Unlock()
+		if d.late {
+			return nil
+		}
 		return d.say(c, rfb.ClipboardMark{FromServer: true, Actions: rfb.ClipboardRequest, HasText: true})
 	case m.Does(rfb.ClipboardRequest):
-		d.mu.Lock()
-		text := d.copied
-		d.mu.Unlock()
-		return d.say(c, rfb.ClipboardMark{FromServer: true, Actions: rfb.ClipboardProvide, HasText: true, Text: text})
+		d.saying.Lock() // from here on, so that no older text comes after
+		defer d.saying.Unlock()
+		return rfb.Write(c, rfb.ClipboardMark{FromServer: true, Actions: rfb.ClipboardProvide, HasText: true, Text: d.copied})
 	}
 	return nil
 }
@@ -147,8 +154,10 @@ func (d *desktop) paste(text string) {
 
 // copy puts a text on the desktop's clipboard and tells its viewer.
 func (d *desktop) copy(text string) error {
-	d.mu.Lock()
+	d.saying.Lock()
 	d.copied = text
+	d.saying.Unlock()
+	d.mu.Lock()
 	c, speaks := d.conn, d.speaks
 	d.mu.Unlock()
 	if speaks {
@@ -176,4 +185,26 @@ func (d *desktop) pressed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.keys
+}
+
+// told returns how many texts it was told of.
+func (d *desktop) told() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.heard
+}
+
+// request asks for the text it was told of.
+func (d *desktop) request() error {
+	d.mu.Lock()
+	c := d.conn
+	d.mu.Unlock()
+	return d.say(c, rfb.ClipboardMark{FromServer: true, Actions: rfb.ClipboardRequest, HasText: true})
+}
+
+// agrees reports whether both ends speak the extended form.
+func (d *desktop) agrees() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.speaks
 }

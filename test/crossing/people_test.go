@@ -2,6 +2,7 @@ package crossing
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -49,7 +50,11 @@ func TestFilesOfPeopleCrossAsTheContextSays(t *testing.T) {
 			h := newHome(t)
 			p := newPlane(t)
 			p.employ(h)
-			p.carryAll(open(p), h)
+			by := open(p)
+			p.carryAll(by, h)
+			if c, is := by.(command); is {
+				p.carryLarge(c, h)
+			}
 		})
 	}
 }
@@ -82,6 +87,25 @@ func (p *plane) carryAll(by hands, h *home) {
 	p.Logf("%d files, %d arrived inside, %d outside, in %s", tried, arrived[true], arrived[false], time.Since(began).Round(time.Second))
 }
 
+// carryLarge carries files that are many of the pieces that they go in, where the
+// context names no length, and where it names one that is just too short.
+func (p *plane) carryLarge(by command, h *home) {
+	p.Helper()
+	began := time.Now()
+	for _, size := range []estate.Bytes{8 * estate.MiB, 33*estate.MiB + 1} {
+		content := make([]byte, size)
+		rand.Read(content)
+		for _, rule := range []estate.Files{{In: true, Out: true}, {In: true, Out: true, MaxBytes: size - 1}} {
+			p.allowFiles(rule)
+			for _, in := range []bool{true, false} {
+				p.carry(by, h, rule, "large", content, in)
+				p.must(h.clear())
+			}
+		}
+	}
+	p.Logf("files of 8 and 33 MiB in %s", time.Since(began).Round(10*time.Millisecond))
+}
+
 // carry sends a file or fetches it, looks whether it fared as the rule says, and
 // returns whether it was to arrive.
 func (p *plane) carry(by hands, h *home, rule estate.Files, name string, content []byte, in bool) bool {
@@ -106,7 +130,7 @@ func (p *plane) carry(by hands, h *home, rule estate.Files, name string, content
 		c = by.fetch(path)
 		arrived = c.Saved
 	}
-	if allowed && len(content) > int(rule.MaxBytes) {
+	if allowed && len(content) > int(cmp.Or(rule.MaxBytes, estate.FilesBytes)) {
 		allowed, denies = false, "files.maxBytes"
 	}
 	switch {
