@@ -100,8 +100,10 @@ const (
 	longest   = 3 // watches, where few requests come
 )
 
-// answers are what some replicas answered since the gate opened.
-type answers struct{ all, bad, failed, time float64 }
+// answers are the requests that some replicas got since the gate opened. Who left
+// too late to be content has no answer, and counts among the bad ones and among
+// all; the time is that of those with an answer.
+type answers struct{ all, bad, failed, answered, time float64 }
 
 func (a answers) share(n float64) float64 {
 	if a.all == 0 {
@@ -110,6 +112,9 @@ func (a answers) share(n float64) float64 {
 	return n / a.all
 }
 
+// pace is how long an answer took, in seconds.
+func (a answers) pace() float64 { return a.time / max(a.answered, 1) }
+
 // answered sums up what the replicas answered, bad by the level that decides.
 func (v *view) answered(rs []*estate.Replica, before map[string]front.Tally) answers {
 	var a answers
@@ -117,18 +122,20 @@ func (v *view) answered(rs []*estate.Replica, before map[string]front.Tally) ans
 	for _, r := range rs {
 		st, _ := v.standing(r.Machine)
 		t, was := st.Tally, before[r.Machine]
-		a.all += float64(t.Answered - was.Answered)
+		a.answered += float64(t.Answered - was.Answered)
 		a.failed += float64(t.Failed - was.Failed)
 		a.time += (t.Time - was.Time).Seconds()
-		bad := t.Failed - was.Failed
+		all, bad := t.Answered-was.Answered, t.Failed-was.Failed
 		for i, c := range t.Counts {
 			if promised && c.Objective == promise.Name {
-				bad = c.Total - c.Good
+				all, bad = c.Total, c.Total-c.Good
 				if i < len(was.Counts) {
+					all -= was.Counts[i].Total
 					bad -= was.Counts[i].Total - was.Counts[i].Good
 				}
 			}
 		}
+		a.all += float64(all)
 		a.bad += float64(bad)
 	}
 	return a
@@ -187,8 +194,8 @@ func (v *view) judge(news []*estate.Replica, before map[string]front.Tally) (ver
 	}
 	check(3, a.share(a.failed) <= old.share(old.failed)+v.budget(), fmt.Sprintf("%.2f%% failed", 100*a.share(a.failed)))
 	check(2, a.share(a.bad) <= old.share(old.bad)+v.budget(), fmt.Sprintf("%.2f%% were bad", 100*a.share(a.bad)))
-	check(1, old.all == 0 || a.share(a.time) <= slowTimes*old.share(old.time),
-		fmt.Sprintf("it answers in %.1f ms where the others need %.1f ms", 1000*a.share(a.time), 1000*old.share(old.time)))
+	check(1, old.answered == 0 || a.pace() <= slowTimes*old.pace(),
+		fmt.Sprintf("it answers in %.1f ms where the others need %.1f ms", 1000*a.pace(), 1000*old.pace()))
 	check(1, a.all >= float64(u.Requests), fmt.Sprintf("%.0f requests are few to judge by", a.all))
 	word := "passed"
 	if warnings != "" {
@@ -220,6 +227,11 @@ func (k *Keeper) baseline(v *view) map[string]front.Tally {
 			at[st.Name] = st.Tally
 		}
 		k.before[ref] = at
+	}
+	for _, st := range v.sight.Replicas { // one that left the front and came back counts anew
+		if st.Tally.Answered < k.before[ref][st.Name].Answered {
+			delete(k.before[ref], st.Name)
+		}
 	}
 	return k.before[ref]
 }
