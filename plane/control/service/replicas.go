@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -129,21 +130,30 @@ func (v *view) add(revision int, like estate.Replica) {
 }
 
 // settle makes as many replicas of the revision as are wanted stay: it orders
-// those that are missing, and has the youngest of those too many leave.
+// those that are missing, and of those too many has those leave that do not answer
+// yet, then those that are to be replaced anyway, then the youngest.
 func (v *view) settle(revision, wanted int) {
 	have := v.of(revision)
 	for n := len(have); n < wanted; n++ {
 		v.add(revision, estate.Replica{})
 	}
 	slices.SortStableFunc(have, func(a, b *estate.Replica) int {
-		if x, y := a.State == estate.ReplicaReady, b.State == estate.ReplicaReady; x != y {
-			return map[bool]int{true: -1, false: 1}[x]
-		}
-		return a.Made.Compare(b.Made)
+		return cmp.Or(cmp.Compare(reluctance(b), reluctance(a)), a.Made.Compare(b.Made))
 	})
 	for i := wanted; i < len(have); i++ {
 		v.leave(have[i])
 	}
+}
+
+// reluctance is how much a replica is missed once it leaves.
+func reluctance(r *estate.Replica) int {
+	switch {
+	case r.State != estate.ReplicaReady:
+		return 0
+	case r.Replace:
+		return 1
+	}
+	return 2
 }
 
 // swap orders a replica in place of each that is to be replaced, and has that
