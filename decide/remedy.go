@@ -116,18 +116,44 @@ func (v view) in(s *State) option {
 	return o
 }
 
-// victims are the n ready replicas that answer slowest; those that just came
-// are not known yet and stay.
+// victims are the n ready replicas that answer slowest. Those that just came are
+// not known yet and stay; but not who came in a replacement and is plainly as slow
+// as what is replaced, for what the others did is mostly older.
 func (v view) victims(s *State, n int) []estate.MachineID {
-	rs := slices.Clone(v.ready)
+	rs, usual := slices.Clone(v.ready), 0.0
+	if !s.Singles.IsZero() && v.m.At.Sub(s.Singles) < v.m.Boot+2*long {
+		usual = v.usual(s)
+	}
+	pace := func(r Replica) float64 {
+		b := s.Each[r.ID]
+		if p := b.pace(); usual > 0 && p > tooSlow*usual && b.tells(p/usual) {
+			return p
+		}
+		return b.known()
+	}
 	slices.SortStableFunc(rs, func(a, b Replica) int {
-		return cmp.Or(cmp.Compare(s.Each[b.ID].known(), s.Each[a.ID].known()), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(pace(b), pace(a)), cmp.Compare(a.ID, b.ID))
 	})
 	var ids []estate.MachineID
 	for _, r := range rs[:min(max(n, 0), len(rs))] {
 		ids = append(ids, r.ID)
 	}
 	return ids
+}
+
+// usual is the median pace of the ready replicas that are known, or 0.
+func (v view) usual(s *State) float64 {
+	var paces []float64
+	for _, r := range v.ready {
+		if p := s.Each[r.ID].known(); p > 0 {
+			paces = append(paces, p)
+		}
+	}
+	if len(paces) == 0 {
+		return 0
+	}
+	slices.Sort(paces)
+	return paces[len(paces)/2]
 }
 
 // known is the pace of a replica, or 0 of one that is too new to be judged.
