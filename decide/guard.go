@@ -48,9 +48,11 @@ func needed(v view, o option, s *State) string {
 	return ""
 }
 
-// known refuses everything that is not plainly right without measurements.
+// known refuses everything that is not plainly right without measurements. That
+// a front leaves all replicas out is known without an answer.
 func known(v view, o option, s *State) string {
-	if v.blind {
+	one := o.act == Replace || o.act == Move
+	if v.blind && !(one && v.m.Seen && v.allGone(s)) {
 		return "nothing is known of what the service did in the last " + short.String()
 	}
 	return ""
@@ -108,8 +110,15 @@ func spaced(v view, o option, s *State) string {
 	if o.act != Replace && o.act != Move {
 		return ""
 	}
-	if !s.Singles.IsZero() && v.m.At.Sub(s.Singles) < oneByOne {
-		return fmt.Sprintf("one was replaced %s ago", v.m.At.Sub(s.Singles).Round(time.Second))
+	apart, but := oneByOne, ""
+	switch {
+	case v.allGone(s):
+		apart, but = betweenOwn, ", and none answers: another machine is no remedy for what they share"
+	case v.mostGone(s): // the one that came answers, most of the others do not
+		apart = v.m.Boot + long
+	}
+	if ago := v.m.At.Sub(s.Singles); !s.Singles.IsZero() && ago < apart {
+		return fmt.Sprintf("one was replaced %s ago%s", ago.Round(time.Second), but)
 	}
 	if at, is := s.Moved[o.gone[0]]; is && v.m.At.Sub(at) < betweenOwn {
 		return fmt.Sprintf("%s was moved %s ago; once an hour is enough", o.gone[0], v.m.At.Sub(at).Round(time.Second))

@@ -21,6 +21,15 @@ func calmView() (view, *State) {
 	return v, &State{Hold: 90 * time.Second}
 }
 
+// allOut is what is known of replicas that their front has left out for long.
+func allOut(v *view) map[estate.MachineID]Behaviour {
+	each := map[estate.MachineID]Behaviour{}
+	for _, r := range v.ready {
+		each[r.ID] = Behaviour{Spans: 100, Out: goneLong}
+	}
+	return each
+}
+
 func TestGuardRails(t *testing.T) {
 	in, out := option{act: In, to: 8}, option{act: Out, to: 12}
 	one := option{act: Replace, to: 10, gone: []estate.MachineID{"a"}}
@@ -37,6 +46,10 @@ func TestGuardRails(t *testing.T) {
 		"in while blind":                  {in, func(v *view, _ *State) { v.blind = true }, "nothing is known"},
 		"out while blind":                 {out, func(v *view, _ *State) { v.blind = true }, "nothing is known"},
 		"one while blind":                 {one, func(v *view, _ *State) { v.blind = true }, "nothing is known"},
+		"out while blind with all out":    {out, func(v *view, s *State) { v.blind, s.Each = true, allOut(v) }, "nothing is known"},
+		"in while blind with all out":     {in, func(v *view, s *State) { v.blind, s.Each = true, allOut(v) }, "nothing is known"},
+		"one while blind with all out":    {one, func(v *view, s *State) { v.blind, s.Each = true, allOut(v) }, ""},
+		"one unseen with all out":         {one, func(v *view, s *State) { v.blind, v.m.Seen, s.Each = true, false, allOut(v) }, "nothing is known"},
 		"in with little known":            {in, func(v *view, _ *State) { v.minute.span = 30 }, "less than a minute"},
 		"in at the least":                 {in, func(v *view, _ *State) { v.p.Least = 10 }, "10 is the least"},
 		"in to what was wanted":           {option{act: In, to: 10}, func(_ *view, s *State) { s.Peaks = []Peak{{time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC), 10}} }, "10 were wanted"},

@@ -28,6 +28,7 @@ const (
 	tooBad     = 3.0              // times the budget, and times the share of its equals
 	knownSpans = 10               // before a replica is judged
 	outLong    = 4.0              // spans within about the last minute that its front left a replica out: more than the first pause of a front
+	goneLong   = 12.0             // the same where most are out: 100 s without a break
 	vainPushes = 2                // in a row, before more replicas are no remedy
 )
 
@@ -257,21 +258,33 @@ func (b Behaviour) tells(slower float64) bool {
 }
 
 // leftOut is the replica that its front has left out longest, of those it left
-// out for long. Where most are out they are no worse than the others.
+// out for long. Where most are out they are no worse than the others: that has to
+// go on for longer.
 func (v view) leftOut(s *State) (Replica, string) {
 	var worst Replica
-	out := 0
 	for _, r := range v.ready {
-		b := s.Each[r.ID]
-		if b.Out < outLong {
-			continue
-		}
-		if out++; worst.ID == "" || b.Out > s.Each[worst.ID].Out {
+		if b := s.Each[r.ID]; b.Out >= outLong && (worst.ID == "" || b.Out > s.Each[worst.ID].Out) {
 			worst = r
 		}
 	}
-	if 2*out > len(v.ready) || worst.Out == "" {
+	switch {
+	case worst.Out == "", v.mostGone(s) && s.Each[worst.ID].Out < goneLong:
 		return Replica{}, ""
+	case v.mostGone(s):
+		return worst, fmt.Sprintf("its front leaves it out, one of %d of %d: %s", v.gone(s), len(v.ready), worst.Out)
 	}
 	return worst, "its front leaves it out: " + worst.Out
 }
+
+// gone is how many of the ready replicas their front has left out for long.
+func (v view) gone(s *State) (n int) {
+	for _, r := range v.ready {
+		if s.Each[r.ID].Out >= outLong {
+			n++
+		}
+	}
+	return n
+}
+
+func (v view) mostGone(s *State) bool { return 2*v.gone(s) > len(v.ready) }
+func (v view) allGone(s *State) bool  { return len(v.ready) > 0 && v.gone(s) == len(v.ready) }

@@ -33,10 +33,11 @@ type world struct {
 	*testing.T
 	store  *store.Store
 	now    time.Time
-	rate   float64 // requests/s
-	slow   string  // the machine that needs five times as long
-	out    string  // the machine that the front leaves out
-	leave  bool    // nobody waits for an answer that is late
+	rate   float64  // requests/s
+	slow   string   // the machine that needs five times as long
+	out    string   // the machine that the front leaves out
+	dead   []string // machines on which the application died
+	leave  bool     // nobody waits for an answer that is late
 	sight  fronts.Sight
 	scaler *scale.Scaler
 	writes *mortal // of the scaler
@@ -180,6 +181,11 @@ func (w *world) serve(seconds float64) {
 			continue
 		}
 		n := int64(w.rate * seconds / float64(len(ready)))
+		if slices.Contains(w.dead, name) {
+			w.sight.Replicas[i].State, w.sight.Replicas[i].Because = front.Unready, "its probe fails: connection refused"
+			w.sight.Series[0].Count += n // and no answer
+			continue
+		}
 		load := w.rate / float64(len(ready)) / each
 		bad, took := int64(0), time.Duration(float64(10*time.Millisecond)/(1-min(load*.9, .9)))
 		if load > 1 {
@@ -338,6 +344,28 @@ func (w *world) everythingIsExplained() {
 			w.Errorf("decision %s was due at %s and has no outcome:\n%s", d.Metadata.Name, s.Expected.By, w.tell())
 		}
 	}
+}
+
+// TestAServiceThatDiedOnEveryMachineComesBack: each is replaced once, one at a time.
+func TestAServiceThatDiedOnEveryMachineComesBack(t *testing.T) {
+	w := newWorld(t, estate.Auto)
+	w.minutes(5)
+	for _, r := range w.service().Status.Replicas {
+		w.dead = append(w.dead, r.Machine)
+	}
+	w.minutes(12)
+	var gone []string
+	for _, d := range w.acts("replace") {
+		gone = append(gone, d.Spec.Gone...)
+		if !strings.Contains(d.Spec.Say, "its probe fails: connection refused") {
+			t.Errorf("says %q", d.Spec.Say)
+		}
+	}
+	slices.Sort(gone)
+	if len(w.dead) != 2 || !slices.Equal(gone, w.dead) || w.service().Status.Ready != 2 {
+		t.Fatalf("replaced: %v, want each of %v once:\n%s", gone, w.dead, w.tell())
+	}
+	w.everythingIsExplained()
 }
 
 func TestWhatIsOnlyRecommendedIsNotDone(t *testing.T) {
