@@ -69,7 +69,7 @@ test-moves: deps test-deps web ## machines and desktops that go round all vendor
 	@CONSORT_JOURNEYS=1 CONSORT_PAIRS=all $(GOTEST) -count=1 -timeout 120m ./test/fleet -run Round -v
 	@CONSORT_JOURNEYS=1 $(GOTEST) -count=1 -timeout 40m ./test -run Move
 
-test-services: deps test-deps web ## a service on real machines that grows and shrinks with its load, and one slow replica of it
+test-services: deps test-deps web ## a real service that grows and shrinks and has a slow replica, and a real desktop that leaves a slow host
 	@CONSORT_JOURNEYS=1 $(GOTEST) -count=1 -timeout 30m ./test/services -v
 
 drivers: ## put what test-hypervisors has shown last into docs/drivers.md and hypervisor/evidence.json
