@@ -39,12 +39,14 @@ const find = `grep -rlsaF "$1" /home /root /tmp /var /etc /run /dev/shm /srv /op
 // as its person does, and looks at the one that takes its place: it comes, and
 // nothing of its predecessor is in it, nor in any file of the host. How long it
 // takes is a figure of 'make bench-pool'. Then plane and agent are killed at random
-// moments while more of them are thrown away, CONSORT_KILLS times in all.
+// moments while more of them are thrown away, CONSORT_KILLS times in all, and the
+// plane before and after as many of its writes.
 func TestAFreshDesktopKnowsNothingOfTheOneBefore(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a guest: not with -short")
 	}
 	guest.Needs(t)
+	plane := mortalPlane(t)
 	f := fleet.New(t, "../../examples/small-desktop/image.yaml")
 	agent := f.Join("apart", "qemu", "")
 	f.Must("apply", "-f", "testdata/fresh.yaml")
@@ -59,6 +61,7 @@ func TestAFreshDesktopKnowsNothingOfTheOneBefore(t *testing.T) {
 	}
 	p.ready(soon)
 
+	plane.order(p, before, "")
 	began := time.Now()
 	f.Must("reset", before.Spec.Desktop, "--yes")
 	after := p.sit()
@@ -69,22 +72,20 @@ func TestAFreshDesktopKnowsNothingOfTheOneBefore(t *testing.T) {
 	if got := p.in(after, find, word); got != "" {
 		t.Errorf("the fresh desktop holds traces of the one before:\n%s", got)
 	}
-	p.until("the one before is gone", func() bool {
-		_, err := api.Get[estate.Machine](t.Context(), f.Client, "default", before.Status.Machine)
-		return err != nil
-	})
+	plane.learn(p, before)
 	p.nothing("thrown away", word, canaries)
 	log := f.Must("audit", "--what", "machine.destroy")
 	if !strings.Contains(log, before.Status.Machine) {
 		t.Errorf("the audit log tells of no destruction of %s:\n%s", before.Status.Machine, log)
 	}
-	for i := range number("CONSORT_KILLS", 4) {
+	for i := range number("CONSORT_KILLS", 2) {
 		if i%2 == 0 {
 			p.interrupted("plane", f.Plane())
 		} else {
 			p.interrupted("agent", agent)
 		}
 	}
+	plane.interrupted(p)
 }
 
 // interrupted throws a desktop away while somebody kills what does it.

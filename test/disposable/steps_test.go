@@ -45,22 +45,8 @@ func fragile(t *testing.T) (program string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	replace := map[string]string{}
-	change := func(file string, change func(text string) string) {
-		path, err := filepath.Abs(filepath.Join("../../hypervisor/qemu", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		replace[path] = filepath.Join(dir, file)
-		if err := os.WriteFile(replace[path], []byte(change(string(b))), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	change("machine.go", func(text string) string {
+	o := overlay{t: t, dir: dir, replace: map[string]string{}}
+	o.change("hypervisor/qemu/machine.go", func(text string) string {
 		begin := strings.Index(text, "func (h *Host) Delete(")
 		end := begin + strings.Index(text[begin:], "\n}\n")
 		body := text[begin:end]
@@ -70,22 +56,59 @@ func fragile(t *testing.T) (program string) {
 		}
 		return instead(t, text[:begin]+body+text[end:], "import (\n", "import (\n\t\"syscall\"\n")
 	})
-	change("seal.go", func(text string) string {
+	o.change("hypervisor/qemu/seal.go", func(text string) string {
 		return instead(t, text, leashCode, fmt.Sprintf("	if os.Getenv(%q) == \"\" {\n\t%s\t}\n", unleashed, leashCode))
 	})
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	program = filepath.Join(dir, "agent")
-	out, err := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".").CombinedOutput()
+	out, err := exec.Command("go", "test", "-c", "-overlay", o.write(), "-o", program, ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return program
+}
+
+// overlay is files that 'go build -overlay' takes in place of the product's.
+type overlay struct {
+	t       *testing.T
+	dir     string // for them
+	replace map[string]string
+}
+
+// add has the product have another file.
+func (o overlay) add(file, text string) {
+	o.t.Helper()
+	path, err := filepath.Abs(filepath.Join("../..", file))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.replace[path] = filepath.Join(o.dir, strings.ReplaceAll(file, "/", "-"))
+	if err := os.WriteFile(o.replace[path], []byte(text), 0o600); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// change changes a file of the product.
+func (o overlay) change(file string, change func(text string) string) {
+	o.t.Helper()
+	b, err := os.ReadFile(filepath.Join("../..", file))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.add(file, change(string(b)))
+}
+
+// write returns what the build is to be given.
+func (o overlay) write() (path string) {
+	o.t.Helper()
+	b, err := json.Marshal(map[string]any{"Replace": o.replace})
+	path = filepath.Join(o.dir, "overlay.json")
+	if err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return path
 }
 
 // instead replaces code, which must be there once.
