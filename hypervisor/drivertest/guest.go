@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"consort.dev/consort/estate"
@@ -21,6 +22,10 @@ var guests = []promise{
 	{name: "RunUnknownIsNotFound", asks: true, needs: estate.CanGuest, keeps: runUnknownIsNotFound},
 }
 
+// offFor is how many looks in a row see a machine off that is off for good, not
+// between two lives.
+const offFor = 20
+
 // booted waits until the guest's agent answers, where it can be asked.
 func (b Bench) booted(ctx context.Context, id estate.MachineID) func() error {
 	return func() error {
@@ -28,19 +33,32 @@ func (b Bench) booted(ctx context.Context, id estate.MachineID) func() error {
 		if !ok {
 			return nil
 		}
-		end := time.Now().Add(b.Boot + time.Second)
-		for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
+		end, off := time.Now().Add(b.Boot+time.Second), 0
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ; ; <-tick.C {
 			out, err := g.Run(ctx, id, driver.Command{Args: []string{"true"}})
 			if err == nil && out.Exit == 0 {
-				tick.Stop()
 				return nil
 			}
-			if time.Now().After(end) {
-				tick.Stop()
+			off++
+			if !b.off(ctx, id) {
+				off = 0
+			}
+			switch {
+			case off == offFor:
+				return wentOff{err}
+			case time.Now().After(end):
 				return fmt.Errorf("no guest agent within %v: %w", b.Boot, err)
 			}
 		}
 	}
+}
+
+// off reports whether the host says that the machine is off.
+func (b Bench) off(ctx context.Context, id estate.MachineID) bool {
+	all, err := b.Host.List(ctx)
+	return err == nil && slices.ContainsFunc(all, func(m driver.Machine) bool { return m.ID == id && m.Power == estate.Off })
 }
 
 // bootID returns what names the boot of a guest that is up: it stays while the

@@ -96,6 +96,10 @@ func judge[T Test[T]](r *recorder, t T, p promise, b Bench) {
 		t.Error(result.Reason)
 	case Skipped:
 		t.Skip(result.Reason)
+	case Kept:
+		if result.Reason != "" {
+			t.Logf("%s", result.Reason)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -145,5 +146,37 @@ func TestAPromiseSaysNothingOfSomeHosts(t *testing.T) {
 	p.with, p.also = []estate.Capability{estate.CanSurvey}, ""
 	if r := p.try(t.Context(), b); r.Verdict != Skipped || r.Void {
 		t.Errorf("that takes it to be seen: %+v, want it skipped and not void", r)
+	}
+}
+
+// A machine whose emulator crashed is tried once more, and never a third time.
+func TestAMachineThatWentOffByItselfIsTriedTwice(t *testing.T) {
+	b, h := bench(t)
+	b.Boot = time.Minute
+	crashes, tries := 0, 0
+	p := promise{name: "BootsAGuest", keeps: func(ctx context.Context, b Bench) error {
+		tries++
+		err := steps(b.define(ctx, first), b.start(ctx, first))
+		if err == nil && tries <= crashes {
+			err = h.Stop(ctx, first, 0) // nobody asked for that
+		}
+		if err == nil {
+			err = b.booted(ctx, first)()
+		}
+		return err
+	}}
+	for crashes = range 3 {
+		if err := b.clean(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tries = 0
+		r := p.try(t.Context(), b)
+		want, verdict := min(crashes+1, 2), Kept
+		if crashes == 2 {
+			verdict = Broken
+		}
+		if r.Verdict != verdict || tries != want || (crashes == 0) != (r.Reason == "") {
+			t.Errorf("%d crashes: %d tries, %+v; want %d tries, %s", crashes, tries, r, want, verdict)
+		}
 	}
 }

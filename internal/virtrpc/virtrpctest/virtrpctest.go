@@ -49,7 +49,12 @@ func Start(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			tellMachines(t, dir)
+		}
+		os.RemoveAll(dir)
+	})
 	d := &Daemon{Dir: dir, Port: freePort(t), cache: filepath.Join(dir, "cache")}
 	if keep := os.Getenv("CONSORT_TEST_CACHE"); keep != "" {
 		d.cache = filepath.Join(keep, "emulators")
@@ -81,6 +86,17 @@ const (
 	daemonProgram = "/usr/sbin/libvirtd"
 	logProgram    = "/usr/sbin/virtlogd"
 )
+
+// tellMachines says what the emulators said last: a machine that has gone off
+// took its reason with it.
+func tellMachines(t testing.TB, dir string) {
+	const last = 2000 // bytes
+	logs, _ := filepath.Glob(filepath.Join(dir, "log", "*", "*.log"))
+	for _, name := range logs {
+		b, _ := os.ReadFile(name)
+		t.Logf("%s: ...%s", filepath.Base(name), b[max(0, len(b)-last):])
+	}
+}
 
 // configure writes the daemon's configuration. A system daemon wants a user for
 // its machines, which only Debian's libvirt-daemon-system makes.
