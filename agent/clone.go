@@ -37,7 +37,7 @@ func (k *keeper) settled(have driver.Machine) bool {
 // identity keeps it.
 func (k *keeper) makeOwn(ctx context.Context, m *estate.Machine, have driver.Machine) error {
 	if !k.settled(have) {
-		if err := k.identify(ctx, m); err != nil {
+		if err := k.identify(ctx, m, have.Def); err != nil {
 			return err
 		}
 		err := k.agent.records.see(k.recordOf(m), func(r *record) { r.Identity = true })
@@ -55,16 +55,21 @@ func (k *keeper) makeOwn(ctx context.Context, m *estate.Machine, have driver.Mac
 }
 
 // identify has the guest take its identity, all of it or once more.
-func (k *keeper) identify(ctx context.Context, m *estate.Machine) error {
+func (k *keeper) identify(ctx context.Context, m *estate.Machine, def driver.Definition) error {
 	ctx, cancel := context.WithTimeout(ctx, identityLimit)
 	defer cancel()
 	seed := make([]byte, 64)
 	rand.Read(seed) // never fails (crypto/rand)
+	var cards []identity.Card
+	for i, had := range templateCards(def.Template, len(def.NICs)) {
+		cards = append(cards, identity.Card{Had: had.MAC, Has: def.NICs[i].MAC})
+	}
 	script, err := identity.Identity{
 		Hostname: identity.Hostname(m.Metadata.Name),
 		Machine:  strings.ReplaceAll(string(k.id), "-", ""),
 		Seed:     seed,
 		Now:      k.agent.Now(),
+		Cards:    cards,
 	}.Script()
 	if err != nil {
 		return err

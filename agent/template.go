@@ -126,11 +126,21 @@ func (t *templates) make(name string, make func() error, made func()) error {
 	return fault.Unavailable.Errorf("waiting for template %s, which is being made", name)
 }
 
-// makeTemplate boots a machine of that hardware without network cards, has it
-// draw its desktop, brings the machine's layers to it, and freezes it.
+// templateCards returns as many network cards as there are, for a machine that is
+// to become the template: nothing is at their other end.
+func templateCards(name string, n int) (cards []driver.NIC) {
+	for i := range n {
+		cards = append(cards, driver.NIC{MAC: estate.MACFor(builderID(name), i), Unplugged: true})
+	}
+	return cards
+}
+
+// makeTemplate boots a machine of that hardware on no network, has it draw its
+// desktop, brings the machine's layers to it, and freezes it.
 func (k *keeper) makeTemplate(ctx context.Context, m *estate.Machine, def driver.Definition, name string) error {
 	a := k.agent
-	def.ID, def.Name, def.NICs, def.Template, def.Sealed = builderID(name), builderName+name, nil, "", false
+	def.ID, def.Name, def.Template, def.Sealed = builderID(name), builderName+name, "", false
+	def.NICs = templateCards(name, len(def.NICs))
 	a.Log.Info("making a template", "template", name, "machine", m.Metadata.Name)
 	begun := a.Now()
 	ctx, cancel := context.WithTimeout(ctx, templateBoot)

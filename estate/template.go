@@ -11,9 +11,10 @@ import (
 // hardware go on, those with the layers attached already. Memory that is shared
 // until it is written tells others what is in it (CVE-2015-2877): the boundary
 // is whom it may be told, as a project and a context, and no template serves
-// two. Hardware with a volume among its disks has none: the name is empty.
+// two. Of network cards it counts how many there are. Hardware with a volume among
+// its disks has none: the name is empty.
 func TemplateName(boundary string, h Hardware, layers []Layer) string {
-	h.NICs, h.Disks, layers = nil, slices.Clone(h.Disks), slices.Clone(layers)
+	h.NICs, h.Disks, layers = make([]NIC, len(h.NICs)), slices.Clone(h.Disks), slices.Clone(layers)
 	if slices.ContainsFunc(h.Disks, func(d Disk) bool { return d.Volume != "" }) {
 		return ""
 	}

@@ -38,7 +38,7 @@ func (h *Host) check(def driver.Definition) error {
 	for _, needs := range []struct {
 		asked bool
 		what  estate.Capability
-	}{{def.Template != "", estate.CanInstant}, {def.Sealed, estate.CanEncryptDisk}} {
+	}{{def.Template != "" || slices.ContainsFunc(def.NICs, unplugged), estate.CanInstant}, {def.Sealed, estate.CanEncryptDisk}} {
 		if can := h.CanFor(def.GuestType, needs.what); needs.asked && !can.Has {
 			return fault.Unsupported.Errorf("it cannot do %s: %s", can.Name, can.Reason)
 		}
@@ -142,7 +142,7 @@ func nicProblem(n driver.NIC) string {
 	case mac[0]&1 != 0:
 		return fmt.Sprintf("MAC address %s is a multicast address", n.MAC)
 	case ways(n) != 1:
-		return fmt.Sprintf("network card %s needs exactly one of tap, bridge, name and socket", n.MAC)
+		return fmt.Sprintf("network card %s needs exactly one of tap, bridge, name and socket, or to be unplugged", n.MAC)
 	case n.Netns != "" && n.Tap == "":
 		return fmt.Sprintf("network card %s has a namespace and no tap", n.MAC)
 	case len(n.Tap) > 15 || len(n.Bridge) > 15:
@@ -158,5 +158,10 @@ func ways(n driver.NIC) (set int) {
 			set++
 		}
 	}
+	if n.Unplugged {
+		set++
+	}
 	return set
 }
+
+func unplugged(n driver.NIC) bool { return n.Unplugged }

@@ -3,6 +3,7 @@ package hypervisor_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"consort.dev/consort/estate"
@@ -85,13 +86,16 @@ func TestHardwareIsWhatACloneShares(t *testing.T) {
 	}{
 		"who it is":    {func(d *driver.Definition) { d.ID, d.Name, d.Template = "x", "other", "office" }, true},
 		"its networks": {func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01", Tap: "t"}} }, true},
+		"a card less":  {func(d *driver.Definition) { d.NICs = nil }, false},
 		"its memory":   {func(d *driver.Definition) { d.Memory *= 2 }, false},
 		"its screen":   {func(d *driver.Definition) { d.Screen = estate.Screen{Width: 800, Height: 600} }, false},
 		"its disks":    {func(d *driver.Definition) { d.Disks = append(d.Disks, driver.Disk{Name: "data", Size: 512}) }, false},
 	} {
-		d := good()
+		d, template := good(), good()
+		template.NICs = []driver.NIC{{MAC: "02:00:00:00:00:09", Unplugged: true}}
+		d.NICs = slices.Clone(template.NICs)
 		c.change(&d)
-		if got := d.Clones(good()); got != c.want {
+		if got := d.Clones(template); got != c.want {
 			t.Errorf("a machine that differs by %s clones: %v, want %v", what, got, c.want)
 		}
 	}

@@ -57,7 +57,7 @@ func TestADefinitionThatCanMakeNoMachineIsInvalid(t *testing.T) {
 		{"is not recorded", func(d *driver.Definition) { d.Disks[0].Base = &driver.Content{Path: "/b", Format: estate.Raw} }},
 		{"is not a MAC address", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02", Tap: "t"}} }},
 		{"multicast", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "03:00:00:00:00:01", Tap: "t"}} }},
-		{"exactly one of tap, bridge, name and socket", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01"}} }},
+		{"exactly one of tap, bridge, name and socket, or to be unplugged", func(d *driver.Definition) { d.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01"}} }},
 	} {
 		def := good()
 		c.spoil(&def)

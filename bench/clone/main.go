@@ -125,6 +125,9 @@ func build(ctx context.Context, o options) (c driver.Content, err error) {
 	return c, fmt.Errorf("%s holds no image with a recipe", o.recipe)
 }
 
+// loose is the address of cards that are plugged in nowhere.
+const loose = "02:00:00:00:00:01"
+
 // machine is the n-th machine: a desktop with 512 MiB and two CPUs.
 func (b *bench) machine(n int, template string) driver.Definition {
 	base := b.base
@@ -132,6 +135,7 @@ func (b *bench) machine(n int, template string) driver.Definition {
 		ID: estate.MachineID(fmt.Sprintf("c10e0000-0000-4000-8000-%012d", n)), Name: fmt.Sprint("bench ", n),
 		CPUs: 2, Memory: 512 * estate.MiB, Screen: estate.Screen{Width: 1280, Height: 800},
 		Disks: []driver.Disk{{Name: "root", Base: &base}}, Template: template,
+		NICs: []driver.NIC{{MAC: loose, Unplugged: true}},
 	}
 }
 

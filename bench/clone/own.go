@@ -94,6 +94,7 @@ func (b *bench) identify(ctx context.Context, def driver.Definition) error {
 	rand.Read(seed) // never fails (crypto/rand)
 	script, err := identity.Identity{
 		Hostname: identity.Hostname(def.Name), Machine: strings.ReplaceAll(string(def.ID), "-", ""), Seed: seed, Now: time.Now(),
+		Cards: []identity.Card{{Had: loose, Has: def.NICs[0].MAC}},
 	}.Script()
 	if err != nil {
 		return err

@@ -13,13 +13,19 @@ import (
 	"consort.dev/consort/fault"
 )
 
-// Identity is what no two guests may share, apart from their network cards,
-// whose addresses the host gives, and from keys that the guest makes itself.
+// Identity is what no two guests may share, apart from keys that the guest makes
+// itself.
 type Identity struct {
 	Hostname string
 	Machine  string    // 32 hexadecimal digits (machine-id(5))
 	Seed     []byte    // at least 32 bytes from the host's random source
 	Now      time.Time // what its clock is set to
+	Cards    []Card    // network cards that the template had
+}
+
+// Card is a network card that has the template's address, if it is there at all.
+type Card struct {
+	Had, Has string // MAC addresses, in lower case with colons: the template's and its own
 }
 
 // done is what the script says last.
@@ -31,6 +37,7 @@ var script string
 var (
 	hostnameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // a label of RFC 1123
 	machineRule  = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	cardRule     = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}=([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
 )
 
 // Script returns the script that gives the identity. It is run by a shell as
@@ -45,14 +52,23 @@ func (i Identity) Script() ([]byte, error) {
 	case len(i.Seed) < 32:
 		return nil, fault.Invalid.Errorf("a seed of %d bytes is too short; at least 32", len(i.Seed))
 	}
-	return fmt.Appendf(nil, "now=%d.%09d hostname=%s machine=%s seed=%s\n%s",
-		i.Now.Unix(), i.Now.Nanosecond(), i.Hostname, i.Machine, hex.EncodeToString(i.Seed), script), nil
+	var cards []string
+	for _, c := range i.Cards {
+		pair := c.Had + "=" + c.Has
+		if !cardRule.MatchString(pair) {
+			return nil, fault.Invalid.Errorf("%q are no two addresses of a network card", pair)
+		}
+		cards = append(cards, pair)
+	}
+	return fmt.Appendf(nil, "now=%d.%09d hostname=%s machine=%s seed=%s cards='%s'\n%s",
+		i.Now.Unix(), i.Now.Nanosecond(), i.Hostname, i.Machine, hex.EncodeToString(i.Seed), strings.Join(cards, " "), script), nil
 }
 
 // steps says what the script was doing when it ended with that code.
 var steps = map[int]string{
 	10: "set the clock", 11: "mix in the seed", 12: "set the hostname", 13: "write the machine ID",
 	14: "make host keys", 15: "restart what holds the old keys", 16: "run what the image has in /etc/consort/identity.d",
+	17: "give its network cards their addresses",
 }
 
 // Takes says from the script's exit code and output whether the guest has its

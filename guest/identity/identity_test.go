@@ -13,7 +13,8 @@ import (
 )
 
 func some() identity.Identity {
-	return identity.Identity{Hostname: "clerk-7", Machine: strings.Repeat("0a", 16), Seed: bytes.Repeat([]byte{0xab}, 32), Now: time.Unix(1700000000, 5)}
+	return identity.Identity{Hostname: "clerk-7", Machine: strings.Repeat("0a", 16), Seed: bytes.Repeat([]byte{0xab}, 32), Now: time.Unix(1700000000, 5),
+		Cards: []identity.Card{{Had: "02:00:00:00:00:01", Has: "02:00:00:00:00:0a"}, {Had: "02:00:00:00:00:02", Has: "02:00:00:00:00:0b"}}}
 }
 
 func TestTheScriptIsAShells(t *testing.T) {
@@ -27,7 +28,8 @@ func TestTheScriptIsAShells(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	first, _, _ := strings.Cut(string(script), "\n")
-	want := "now=1700000000.000000005 hostname=clerk-7 machine=" + strings.Repeat("0a", 16) + " seed=" + strings.Repeat("ab", 32)
+	want := "now=1700000000.000000005 hostname=clerk-7 machine=" + strings.Repeat("0a", 16) + " seed=" + strings.Repeat("ab", 32) +
+		" cards='02:00:00:00:00:01=02:00:00:00:00:0a 02:00:00:00:00:02=02:00:00:00:00:0b'"
 	if first != want {
 		t.Errorf("the values are %q, want %q", first, want)
 	}
@@ -39,6 +41,8 @@ func TestNothingButValuesReachesTheShell(t *testing.T) {
 		"a name with a line feed":   func(i *identity.Identity) { i.Hostname = "a\nreboot" },
 		"no name":                   func(i *identity.Identity) { i.Hostname = "" },
 		"a machine ID with a shell": func(i *identity.Identity) { i.Machine = "$(reboot)" },
+		"a card with a quote":       func(i *identity.Identity) { i.Cards[0].Has = "02:00:00:00:00:0a';reboot;'" },
+		"a card of no template":     func(i *identity.Identity) { i.Cards[1].Had = "" },
 		"a short seed":              func(i *identity.Identity) { i.Seed = i.Seed[:31] },
 	} {
 		i := some()

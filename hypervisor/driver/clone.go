@@ -11,8 +11,8 @@ import (
 // machine like any other but for how it begins: see Definition.Template.
 type Cloner interface {
 	// Freeze makes a running machine the template of that name and takes it from
-	// the machines. It has no network card and no File among its disks, else it is
-	// fault.Invalid. A machine that is off is fault.Conflict. A name that is taken
+	// the machines. It has no File among its disks and no network card but unplugged
+	// ones, else it is fault.Invalid. A machine that is off is fault.Conflict. A name that is taken
 	// is fault.Exists, and of a machine that has become that template success. An
 	// unknown ID is fault.NotFound. What failed leaves the machine running, or saved.
 	Freeze(ctx context.Context, id estate.MachineID, name string) error
@@ -25,9 +25,12 @@ type Cloner interface {
 	// and do what they would. An unknown name is success.
 	DropTemplate(ctx context.Context, name string) error
 
-	// Join plugs the network cards of its definition into a running machine that
-	// goes on from a template. A machine that has them is success, one that is off
-	// fault.Conflict, an unknown ID fault.NotFound.
+	// Join gives a running machine that goes on from a template the network cards of
+	// its definition. Those that the template had, its first ones, are there from the
+	// start, with their link down; they get their link, and have the address of the
+	// template's until the guest sets their own, or boots. The others are plugged in.
+	// A machine that has joined is success, one that is off fault.Conflict, an unknown
+	// ID fault.NotFound.
 	Join(ctx context.Context, id estate.MachineID) error
 }
 
@@ -50,9 +53,12 @@ type Pauser interface {
 }
 
 // Clones reports whether a machine defined so has the hardware of o: what it
-// takes to go on where o stands. Who it is, its network cards and whether it is
-// sealed do not count.
+// takes to go on where o stands, which includes as many network cards. Who it is,
+// what these are joined to, more of them, and whether it is sealed do not count.
 func (d Definition) Clones(o Definition) bool {
+	if len(d.NICs) < len(o.NICs) {
+		return false
+	}
 	o.ID, o.Name, o.NICs, o.Template, o.Sealed = d.ID, d.Name, d.NICs, d.Template, d.Sealed
 	return d.Equal(o)
 }
@@ -63,8 +69,8 @@ func (d Definition) Freezable() string {
 	switch {
 	case d.Sealed:
 		return "it is sealed, and a template is kept"
-	case len(d.NICs) > 0:
-		return "it has a network card, whose address its clones would share"
+	case slices.ContainsFunc(d.NICs, func(n NIC) bool { return !n.Unplugged }):
+		return "one of its network cards is plugged in, and its clones would be where it is"
 	case slices.ContainsFunc(d.Disks, func(d Disk) bool { return d.File != nil }):
 		return "one of its disks is a file that belongs to nobody else"
 	}

@@ -110,12 +110,14 @@ type Content struct {
 }
 
 // NIC is a network card joined to what the agent prepared, in the form that the
-// value of estate.CanNetwork names. One of Tap, Bridge, Name and Socket is set.
+// value of estate.CanNetwork names. One of Tap, Bridge, Name, Socket and Unplugged
+// is set.
 type NIC struct {
-	MAC    string
-	Netns  string // path of the namespace that holds Tap
-	Tap    string // "tap": name of the tap device
-	Bridge string // "bridge": name of a bridge in the host's own namespace
-	Name   string // "name": the vendor's own name of a network
-	Socket string // unix socket that speaks QEMU's stream framing
+	MAC       string
+	Netns     string // path of the namespace that holds Tap
+	Tap       string // "tap": name of the tap device
+	Bridge    string // "bridge": name of a bridge in the host's own namespace
+	Name      string // "name": the vendor's own name of a network
+	Socket    string // unix socket that speaks QEMU's stream framing
+	Unplugged bool   // nothing is at the other end, and its link is down: a card of what is to become a template
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
@@ -377,87 +376,4 @@ func twoClonesRun(ctx context.Context, b Bench) error {
 func deletedCloneLeavesOthers(ctx context.Context, b Bench) error {
 	return steps(b.marked(ctx, "a"), b.twoDisks(ctx, first), b.twoDisks(ctx, second), b.remove(ctx, second),
 		b.content(ctx, "data", pattern(int(diskSize))))
-}
-
-// joins are promises of Join.
-var joins = []promise{
-	{name: "CloneHasNoNetworkUntilItJoins", os: true, needs: estate.CanInstant, with: guest, keeps: noNetworkUntilJoin},
-	{name: "JoinPlugsTheNetworkCardsIn", os: true, needs: estate.CanInstant, with: guest, keeps: joinPlugsIn},
-	{name: "JoinTwiceIsOnce", needs: estate.CanInstant, keeps: joinTwiceIsOnce},
-	{name: "JoinOfAMachineThatIsOffIsConflict", needs: estate.CanInstant, keeps: joinOffIsConflict},
-	{name: "JoinUnknownIsNotFound", asks: true, needs: estate.CanInstant, keeps: joinUnknownIsNotFound},
-}
-
-func (b Bench) join(ctx context.Context, id estate.MachineID) func() error {
-	return func() error {
-		c, err := ability[driver.Cloner](b)
-		if err == nil {
-			err = c.Join(ctx, id)
-		}
-		return err
-	}
-}
-
-// carded has a clone with a network card run, and returns the card's address.
-func (b Bench) carded(ctx context.Context) (mac string, err error) {
-	if b.NIC == nil {
-		return "", skip("the bench makes no network cards")
-	}
-	nic, err := b.NIC()
-	if err != nil {
-		return "", err
-	}
-	def := b.cloneDef(first, "a")
-	def.NICs = []driver.NIC{nic}
-	return nic.MAC, steps(b.template(ctx, "a"), func() error { return b.Host.Define(ctx, def) }, b.start(ctx, first), b.booted(ctx, first))
-}
-
-// cards returns the addresses of the guest's network cards.
-func (b Bench) cards(ctx context.Context) (string, error) {
-	g, err := ability[driver.Guest](b)
-	if err != nil {
-		return "", err
-	}
-	out, err := g.Run(ctx, first, driver.Command{Args: []string{"/bin/sh", "-c", "cat /sys/class/net/*/address"}})
-	return string(out.Stdout), err
-}
-
-func noNetworkUntilJoin(ctx context.Context, b Bench) error {
-	mac, err := b.carded(ctx)
-	if err != nil {
-		return err
-	}
-	has, err := b.cards(ctx)
-	if err == nil && strings.Contains(has, mac) {
-		err = errors.New("a clone can be reached before it was told to join")
-	}
-	return err
-}
-
-func joinPlugsIn(ctx context.Context, b Bench) error {
-	mac, err := b.carded(ctx)
-	if err != nil {
-		return err
-	}
-	return steps(b.join(ctx, first), func() error {
-		return within(func() error {
-			has, err := b.cards(ctx)
-			if err == nil && !strings.Contains(has, mac) {
-				err = fmt.Errorf("the guest has cards %q, want %s", has, mac)
-			}
-			return err
-		})
-	})
-}
-
-func joinTwiceIsOnce(ctx context.Context, b Bench) error {
-	return steps(b.template(ctx, "a"), b.clone(ctx, first, "a"), b.start(ctx, first), b.join(ctx, first), b.join(ctx, first))
-}
-
-func joinOffIsConflict(ctx context.Context, b Bench) error {
-	return steps(b.define(ctx, first), func() error { return isKind(b.join(ctx, first)(), fault.Conflict) })
-}
-
-func joinUnknownIsNotFound(ctx context.Context, b Bench) error {
-	return isKind(b.join(ctx, nobody)(), fault.NotFound)
 }

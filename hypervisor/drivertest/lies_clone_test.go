@@ -132,7 +132,12 @@ var cloneLies = map[string]lie{
 			return errors.Join(l.Host.Start(ctx, id), l.Host.Join(ctx, id))
 		}
 	},
-	"JoinPlugsTheNetworkCardsIn":        omits("Join"),
+	"JoinPlugsTheNetworkCardsIn": omits("Join"),
+	"CloneHasItsTemplatesCardsAndALinkOnceItJoins": func(l *liar, _ *Bench) {
+		l.start = func(ctx context.Context, id estate.MachineID) error {
+			return errors.Join(l.Host.Start(ctx, id), l.Host.Join(ctx, id))
+		}
+	},
 	"JoinTwiceIsOnce":                   onlyOnce("Join", fault.Exists),
 	"JoinOfAMachineThatIsOffIsConflict": suppresses("Join", fault.Conflict),
 	"JoinUnknownIsNotFound":             suppresses("Join", fault.NotFound),

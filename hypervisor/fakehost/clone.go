@@ -111,12 +111,26 @@ func (h *Host) Join(ctx context.Context, id estate.MachineID) error {
 	return err
 }
 
-// cards is what a guest says of its network cards.
-func (m *machine) cards() string {
+// cards is what a guest says of its network cards, and of their links where link
+// is set. It never gives those of its template an address of their own.
+func (m *machine) cards(link bool) string {
 	var all strings.Builder
-	for _, n := range m.Def.NICs {
+	tell := func(n driver.NIC, up bool) {
+		all.WriteString(n.MAC)
+		switch {
+		case link && up:
+			all.WriteString(" 1")
+		case link:
+			all.WriteString(" 0")
+		}
+		all.WriteString("\n")
+	}
+	for _, n := range m.built {
+		tell(n, m.joined)
+	}
+	for _, n := range m.Def.NICs[len(m.built):] {
 		if m.joined {
-			all.WriteString(n.MAC + "\n")
+			tell(n, !n.Unplugged)
 		}
 	}
 	return all.String()

@@ -73,7 +73,8 @@ type machine struct {
 	up        time.Time     // from when on its agent answers
 	since     time.Time     // when it was powered on or went on
 	worked    time.Duration // what it had run before that, since the power-on
-	joined    bool          // its network cards are plugged in
+	built     []driver.NIC  // the network cards it has from the template
+	joined    bool          // they have a link, and the others are plugged in
 	from      *template     // where it goes on when it is first started; nil after that
 	saved     string        // the boot whose memory was saved
 	key       string        // the name of what it is sealed with
@@ -248,6 +249,7 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	if t := m.from; t != nil {
 		m.powerOn(t.boot)
 		m.attached, m.up, m.joined, m.from = maps.Clone(t.attached), m.Started, false, nil
+		m.built = t.Def.NICs
 	} else {
 		m.powerOn(cmp.Or(m.saved, rand.Text()))
 		m.up = m.Started.Add(h.opt.Boot)
@@ -260,7 +262,7 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 func (m *machine) powerOn(boot string) {
 	m.Power, m.Started, m.off = estate.On, time.Now(), make(chan struct{})
 	m.attached, m.boot, m.saved = map[string]driver.Disk{}, boot, ""
-	m.since, m.worked, m.joined = m.Started, 0, true
+	m.since, m.worked, m.built, m.joined = m.Started, 0, nil, true
 }
 
 // Stop implements driver.Host.

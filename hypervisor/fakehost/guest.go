@@ -29,13 +29,17 @@ func (h *Host) Run(ctx context.Context, id estate.MachineID, cmd driver.Command)
 		return driver.Output{}, err
 	}
 	h.ran = append(h.ran, Ran{id, cmd})
-	seen, boot, cards, disks, run := m.copy(), m.boot, m.cards(), m.disks(), h.opt.Run
+	links := m.cards(true)
+	seen, boot, cards, disks, run := m.copy(), m.boot, m.cards(false), m.disks(), h.opt.Run
 	h.mu.Unlock()
 	if slices.Equal(cmd.Args, []string{"cat", "/proc/sys/kernel/random/boot_id"}) {
 		return driver.Output{Stdout: []byte(boot + "\n")}, nil
 	}
 	if slices.Equal(cmd.Args, []string{"/bin/sh", "-c", "cat /sys/class/net/*/address"}) {
 		return driver.Output{Stdout: []byte(cards)}, nil
+	}
+	if len(cmd.Args) == 3 && strings.Contains(cmd.Args[2], "/carrier") {
+		return driver.Output{Stdout: []byte(links)}, nil
 	}
 	if len(cmd.Args) == 3 && strings.Contains(cmd.Args[2], "/sys/block/*") {
 		return driver.Output{Stdout: []byte(disks)}, nil

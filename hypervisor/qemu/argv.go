@@ -47,8 +47,8 @@ type launch struct {
 
 	ram    int   // file that holds its memory, read by mapping it; the rest of its state comes later
 	shared bool  // what the machine writes to its memory goes there too
-	apart  bool  // it has no network cards but those joined
-	joined []int // the slots of these
+	built  int   // how many network cards it has from the start
+	joined []int // the slots of those that came later
 }
 
 // diskFile is the descriptor of one file of a disk.
@@ -124,10 +124,8 @@ func (l launch) argv() []string {
 	if l.ram != 0 {
 		args = append(args, "-object", l.backend())
 	}
-	for i, nic := range d.NICs {
-		if !l.apart {
-			args = append(args, l.nic(i, nic, "")...)
-		}
+	for i := range l.built {
+		args = append(args, l.nic(i, "")...)
 	}
 	for i := range slots {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=slot%d,chassis=%d,slot=%d", i, i+1, i+1))
@@ -138,7 +136,8 @@ func (l launch) argv() []string {
 			fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s,serial=%s,bus=slot%d", name, name, p.Disk.Name, p.Slot)})
 	}
 	for i, slot := range l.joined {
-		args = append(args, l.nic(i, d.NICs[i], fmt.Sprintf(",id=%s,bus=%s", cardName(i), slotName(slot)))...)
+		i += l.built
+		args = append(args, l.nic(i, fmt.Sprintf(",id=%s,bus=%s", cardName(i), slotName(slot)))...)
 	}
 	switch {
 	case l.memory != 0:
@@ -196,9 +195,13 @@ func nodes(name string, files []diskFile, readOnly bool) (words []string) {
 	return words
 }
 
-func (l launch) nic(i int, n driver.NIC, at string) []string {
+func (l launch) nic(i int, at string) []string {
+	n := l.def.NICs[i]
 	netdev := fmt.Sprintf("tap,id=nic%d,fd=%d,vhost=off", i, l.nics[i])
-	if n.Socket != "" {
+	switch {
+	case n.Unplugged: // a hub that nobody else is on
+		netdev = fmt.Sprintf("hubport,id=nic%d,hubid=%d", i, i)
+	case n.Socket != "":
 		netdev = fmt.Sprintf("stream,id=nic%d,server=off,addr.type=fd,addr.str=%d", i, l.nics[i])
 	}
 	// Without a ROM: nothing boots from the network.

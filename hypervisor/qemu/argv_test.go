@@ -26,20 +26,22 @@ func TestArgv(t *testing.T) {
 			{MAC: "02:00:00:00:00:02", Socket: "/run/net"}}}
 	carded := small
 	carded.NICs = []driver.NIC{{MAC: "02:00:00:00:00:01", Tap: "tap0"}, {MAC: "02:00:00:00:00:02", Tap: "tap1"}}
+	unplugged := small
+	unplugged.NICs = []driver.NIC{{MAC: "02:00:00:00:00:09", Unplugged: true}}
 	raw := func(fd int) []diskFile { return []diskFile{{fd: fd, format: estate.Raw}} }
 	for name, l := range map[string]launch{
 		"sealed": {def: small, run: "/run/m", accel: "tcg,thread=multi,tb-size=256", cpu: "max,-smap", key: 5,
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2, sealed: true}, {fd: 4, format: estate.QCOW2}}}},
 		"small": {def: small, run: "/run/m", accel: "tcg,thread=multi,tb-size=256", cpu: "max,-smap",
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}}}},
-		"large": {def: large, run: "/run/m", accel: "kvm", cpu: "host", code: 7, vars: 8, nics: []int{9, 10},
+		"large": {def: large, run: "/run/m", accel: "kvm", cpu: "host", code: 7, vars: 8, built: 2, nics: []int{9, 10},
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.VMDK}}, raw(5), raw(6)}},
 		"imported": {def: small, run: "/run/m", accel: "kvm", cpu: "host", disks: [][]diskFile{raw(3)}},
 		"snapshots": {def: small, run: "/run/m", accel: "kvm", cpu: "host",
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}, {fd: 5, format: estate.Raw}}}},
-		"clone": {def: carded, run: "/run/m", accel: "kvm", cpu: "host", ram: 8, apart: true, joined: []int{2}, nics: []int{9},
+		"clone": {def: carded, run: "/run/m", accel: "kvm", cpu: "host", ram: 8, built: 1, joined: []int{2}, nics: []int{9, 10},
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}, {fd: 5, format: estate.QCOW2}}}},
-		"template": {def: small, run: "/run/m", accel: "kvm", cpu: "host", memory: 7, ram: 8, shared: true,
+		"template": {def: unplugged, built: 1, nics: []int{0}, run: "/run/m", accel: "kvm", cpu: "host", memory: 7, ram: 8, shared: true,
 			disks: [][]diskFile{{{fd: 3, format: estate.QCOW2}, {fd: 4, format: estate.QCOW2}}}},
 	} {
 		if l.key == 0 {

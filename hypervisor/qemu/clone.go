@@ -46,7 +46,12 @@ func (h *Host) Join(ctx context.Context, id estate.MachineID) error {
 	if !r.Apart {
 		return nil // it was started with its cards
 	}
-	for i, nic := range r.Def.NICs {
+	for i := range r.Built {
+		if err := setLink(ctx, c, i, true); err != nil {
+			return err
+		}
+	}
+	for i, nic := range r.Def.NICs[r.Built:] {
 		if i == len(r.Joined) {
 			slot := r.freeSlot()
 			if slot < 0 {
@@ -57,7 +62,27 @@ func (h *Host) Join(ctx context.Context, id estate.MachineID) error {
 				return err
 			}
 		}
-		if err := plugCard(ctx, c, i, nic, r.Joined[i]); err != nil {
+		if err := plugCard(ctx, c, r.Built+i, nic, r.Joined[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setLink plugs a card's cable in or pulls it out, as the guest sees it. A link
+// that is down is saved as such: a clone's are its template's.
+func setLink(ctx context.Context, c *qmp.Client, i int, up bool) error {
+	return c.Execute(ctx, "set_link", node{"name": netName(i), "up": up}, nil)
+}
+
+// unplug pulls the cables that the definition says are not there, long before a
+// guest that boots looks for a card.
+func (m *machine) unplug(ctx context.Context, c *qmp.Client) error {
+	for i, nic := range m.record().Def.NICs {
+		if !nic.Unplugged {
+			continue
+		}
+		if err := setLink(ctx, c, i, false); err != nil {
 			return err
 		}
 	}

@@ -256,3 +256,49 @@ func TestACloneGetsItsCardWhenItJoins(t *testing.T) {
 		t.Errorf("booted, it is said to be without its card: %+v", r)
 	}
 }
+
+// TestACloneHasTheCardOfItsTemplate looks from QEMU's side: the first card is the
+// template's, which nothing plugs in, and the second comes when it joins. Of the
+// first one's link only a guest can tell (drivertest).
+func TestACloneHasTheCardOfItsTemplate(t *testing.T) {
+	cfg := place(t)
+	h := open(t, cfg)
+	ctx, def := t.Context(), definition(base(t, cfg))
+	def.NICs = []driver.NIC{{MAC: "02:00:00:00:00:99", Unplugged: true}}
+	if err := errors.Join(h.Define(ctx, def), h.Start(ctx, def.ID), h.Freeze(ctx, def.ID, "a")); err != nil {
+		t.Fatal(err)
+	}
+	one, err := socketCard(t, filepath.Dir(cfg.Dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := one
+	two.MAC = "02:00:00:00:00:98"
+	clone := cloneOf(def)
+	clone.NICs = []driver.NIC{one, two}
+	fewer := cloneOf(def)
+	fewer.NICs = nil
+	if err := h.Define(ctx, fewer); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a clone with a card less is defined: %v", err)
+	}
+	if err := errors.Join(h.Define(ctx, clone), h.Start(ctx, cloneID)); err != nil {
+		t.Fatal(err)
+	}
+	has := func(card int, want bool, when string) {
+		t.Helper()
+		got, err := hasDevice(ctx, h.machines[cloneID].controller(), cardName(card))
+		if err != nil || got != want {
+			t.Errorf("%s card %d is plugged in: %v, %v; want %v", when, card, got, err, want)
+		}
+	}
+	has(1, false, "before it joins")
+	if err := errors.Join(h.Join(ctx, cloneID), h.Join(ctx, cloneID)); err != nil {
+		t.Fatal(err)
+	}
+	has(0, false, "after it joined")
+	has(1, true, "after it joined")
+	if err := errors.Join(h.Save(ctx, cloneID), h.Start(ctx, cloneID)); err != nil {
+		t.Fatal(err)
+	}
+	has(1, true, "after it was saved and started")
+}

@@ -199,7 +199,7 @@ func (m *machine) connect(ctx context.Context) error {
 		c.Close()
 		return fault.Stuck.Errorf("the process that answers for machine %s says it is %s", m.id, who.UUID)
 	}
-	if err := m.settle(ctx, c, peer); err != nil {
+	if err := errors.Join(m.unplug(ctx, c), m.settle(ctx, c, peer)); err != nil {
 		c.Close()
 		return err
 	}

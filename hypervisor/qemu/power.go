@@ -57,7 +57,7 @@ func (h *Host) Start(ctx context.Context, id estate.MachineID) error {
 	}
 	r.Paused = false
 	if r.Saved == nil {
-		r.Plugged, r.Apart, r.Joined = nil, false, nil
+		r.Plugged, r.Apart, r.Built, r.Joined = nil, false, 0, nil
 	} else if r.Saved.Product != h.maker() {
 		return fault.Unsupported.Errorf("the memory of machine %s was saved by %s, and this is %s; resize the machine, to what it is, to have it start without", m.id, r.Saved.Product, h.maker())
 	}
@@ -435,10 +435,17 @@ func (m *machine) open(ctx context.Context, r record) (d *descriptors, err error
 	if err := m.openLogs(d); err != nil {
 		return d, err
 	}
-	d.launch.apart, d.launch.joined = r.Apart, r.Joined
+	d.launch.built, d.launch.joined = len(r.Def.NICs), r.Joined
+	if r.Apart {
+		d.launch.built = r.Built
+	}
 	for i, nic := range r.Def.NICs {
-		if r.Apart && i >= len(r.Joined) {
+		if i == d.launch.built+len(r.Joined) {
 			break
+		}
+		if nic.Unplugged {
+			d.launch.nics = append(d.launch.nics, 0)
+			continue
 		}
 		f, err := openNIC(ctx, nic)
 		if err != nil {

@@ -45,8 +45,9 @@ type record struct {
 	Key       string             `json:",omitempty"` // names what a sealed machine's disks are written with
 	Saved     *saved             // its memory, while it is off; nil otherwise
 	Paused    bool               `json:",omitempty"` // its guest is to stand still
-	Apart     bool               `json:",omitempty"` // it runs without network cards but those joined
-	Joined    []int              `json:",omitempty"` // the slots of its first network cards
+	Apart     bool               `json:",omitempty"` // it runs without network cards but its template's and those joined
+	Built     int                `json:",omitempty"` // how many its template had: its first ones
+	Joined    []int              `json:",omitempty"` // the slots of the next ones
 	Plugged   map[string]plugged // disks attached since the last power-on
 	Gone      flow               // through disks detached since then
 	Cards     *flow              // what the counters of its cards said then; nil when unknown

@@ -189,7 +189,7 @@ func (h *Host) begin(def driver.Definition, dir string) (record, error) {
 		return record{}, fault.Invalid.Errorf("template %s is of other hardware than machine %s", t.name, def.ID)
 	}
 	s := *t.rec.Saved
-	r := record{Def: def, Copies: map[string]copied{}, Saved: &s, Plugged: t.rec.Plugged, Apart: true}
+	r := record{Def: def, Copies: map[string]copied{}, Saved: &s, Plugged: t.rec.Plugged, Apart: true, Built: len(t.rec.Def.NICs)}
 	links := []string{s.File, s.RAM}
 	for disk, c := range t.rec.Copies {
 		for _, l := range c.layers() {

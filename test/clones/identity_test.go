@@ -114,7 +114,8 @@ func newPlace(t *testing.T) *place {
 	})
 	base := driver.Content{Path: small.Path, Format: small.Format, Size: small.Size}
 	p.def = driver.Definition{ID: machineID(0), Name: "template", CPUs: 1, Memory: 384 * estate.MiB,
-		Screen: estate.Screen{Width: 1024, Height: 768}, Disks: []driver.Disk{{Name: "root", Base: &base}}}
+		Screen: estate.Screen{Width: 1024, Height: 768}, Disks: []driver.Disk{{Name: "root", Base: &base}},
+		NICs: []driver.NIC{{MAC: loose, Unplugged: true}}}
 	must(t, errors.Join(p.host.Define(ctx, p.def), p.host.Start(ctx, p.def.ID)))
 	must(t, p.awaitDesktop(ctx, p.def.ID))
 	p.knows, err = p.ask(ctx, p.def.ID)
@@ -124,6 +125,9 @@ func newPlace(t *testing.T) *place {
 	t.Logf("template made in %v: %v", time.Since(begun).Round(time.Millisecond), p.knows)
 	return p
 }
+
+// loose is the address of the template's network card, which is plugged in nowhere.
+const loose = "02:00:00:00:00:01"
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -161,6 +165,7 @@ var questions = []struct{ kind, command string }{
 		served=$(ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3); done; echo $served`},
 	{"other SSH host key", "cut -d' ' -f2 /etc/ssh/ssh_host_ecdsa_key.pub"},
 	{"shell that drew", "until [ -s /run/user/1000/drawn ]; do sleep 0.1; done; cat /run/user/1000/drawn"},
+	{"card's address", "cat /sys/class/net/e*/address"},
 	{"random number", "head -c 32 /dev/urandom | sha256sum"},
 }
 
@@ -256,11 +261,11 @@ func (p *place) heard(ctx context.Context, id estate.MachineID) error {
 	}
 }
 
-// alone checks that a clone that has just been started has no network card.
+// alone checks that a clone that has just been started has no link to any network.
 func (p *place) alone(ctx context.Context, id estate.MachineID) error {
-	out, err := p.host.Run(ctx, id, driver.Command{Args: []string{"ls", "/sys/class/net"}})
-	if has := strings.TrimSpace(string(out.Stdout)); err == nil && has != "lo" {
-		err = fmt.Errorf("before it joins it has the network cards %q", has)
+	out, err := p.host.Run(ctx, id, driver.Command{Args: []string{"/bin/sh", "-c", "cat /sys/class/net/e*/carrier"}})
+	if has := strings.TrimSpace(string(out.Stdout)); err == nil && has != "0" {
+		err = fmt.Errorf("before it joins its network cards have links %q", has)
 	}
 	return err
 }
@@ -268,7 +273,10 @@ func (p *place) alone(ctx context.Context, id estate.MachineID) error {
 func (p *place) identify(ctx context.Context, id estate.MachineID, name string) error {
 	seed := make([]byte, 64)
 	rand.Read(seed)
-	script, err := identity.Identity{Hostname: name, Machine: strings.ReplaceAll(string(id), "-", ""), Seed: seed, Now: time.Now()}.Script()
+	script, err := identity.Identity{
+		Hostname: name, Machine: strings.ReplaceAll(string(id), "-", ""), Seed: seed, Now: time.Now(),
+		Cards: []identity.Card{{Had: loose, Has: estate.MACFor(id, 0)}},
+	}.Script()
 	if err != nil {
 		return err
 	}
