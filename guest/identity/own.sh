@@ -28,20 +28,9 @@ rm -f /etc/machine-id
 # What DHCP gave to the template, were it ever there.
 rm -f /run/systemd/netif/leases/* /var/lib/dhcp/*.leases
 
-# A network card that was there has the template's address, and its link is down.
-# What asks for an address by the machine's ID still has the template's.
-restart=
-for pair in $cards; do
-	for card in /sys/class/net/*; do
-		read -r has < "$card/address" && [ "$has" = "${pair%=*}" ] || continue
-		ip link set dev "${card##*/}" address "${pair#*=}" || exit 17
-		grep -qs '^ClientIdentifier=mac' /etc/systemd/network/*.network || restart=systemd-networkd.service
-	done
-done
-
 # Host keys: of the kinds that there were. Who holds the old ones in memory begins
 # anew. A key of RSA takes a guest under emulation many seconds: it comes later.
-later=
+restart= later=
 for key in /etc/ssh/ssh_host_*_key; do
 	[ -e "$key" ] || continue
 	kind=${key#/etc/ssh/ssh_host_}
@@ -65,5 +54,22 @@ done
 # What an image has of its own that must not be alike.
 for own in /etc/consort/identity.d/*; do
 	[ ! -x "$own" ] || "$own" || exit 16
+done
+
+# A network card that was there has the template's address, and no link. This comes
+# last, since what looks after networks wakes up at it. What asks for an address by
+# the machine's ID still has the template's.
+byid=yes
+for file in /etc/systemd/network/*.network; do
+	[ ! -r "$file" ] || while read -r line; do
+		[ "$line" != ClientIdentifier=mac ] || byid=
+	done < "$file"
+done
+for pair in $cards; do
+	for card in /sys/class/net/*; do
+		read -r has < "$card/address" && [ "$has" = "${pair%=*}" ] || continue
+		ip link set dev "${card##*/}" address "${pair#*=}" || exit 17
+		[ -z "$byid" ] || systemctl --no-block try-restart systemd-networkd.service
+	done
 done
 echo own
