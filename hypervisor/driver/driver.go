@@ -119,5 +119,5 @@ type NIC struct {
 	Bridge    string // "bridge": name of a bridge in the host's own namespace
 	Name      string // "name": the vendor's own name of a network
 	Socket    string // unix socket that speaks QEMU's stream framing
-	Unplugged bool   // nothing is at the other end, and its link is down: a card of what is to become a template
+	Unplugged bool   `json:",omitempty"` // nothing is at the other end, and its link is down: a card of what is to become a template
 }
