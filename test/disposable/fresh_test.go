@@ -88,8 +88,8 @@ func TestAFreshDesktopKnowsNothingOfTheOneBefore(t *testing.T) {
 	plane.interrupted(p)
 }
 
-// interrupted throws a desktop away while somebody kills what does it.
-func (p *personal) interrupted(who string, process *fleet.Process) {
+// marked sits down on a desktop and leaves a canary on it, as a word too.
+func (p *personal) marked() (*estate.Session, *estate.Machine, *Canaries, string) {
 	p.Helper()
 	p.ready(soon)
 	s := p.sit()
@@ -100,6 +100,13 @@ func (p *personal) interrupted(who string, process *fleet.Process) {
 	if err != nil {
 		p.Fatal(err)
 	}
+	return s, m, canaries, word
+}
+
+// interrupted throws a desktop away while somebody kills what does it.
+func (p *personal) interrupted(who string, process *fleet.Process) {
+	p.Helper()
+	s, m, canaries, word := p.marked()
 	p.Must("reset", s.Spec.Desktop, "--yes")
 	after := time.Duration(rand.Int64N(int64(400 * time.Millisecond)))
 	time.Sleep(after) // the moment that is tried; nothing is waited for

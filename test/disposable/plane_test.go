@@ -1,7 +1,6 @@
 package disposable
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -172,15 +171,7 @@ func (m *mortal) some(random *rand.Rand, n int) []string {
 // an object depends on what came together.
 func (m *mortal) dies(p *personal, step string) bool {
 	p.Helper()
-	p.ready(soon)
-	s := p.sit()
-	canaries := NewCanaries(1)
-	word := hex.EncodeToString(canaries.Words[0])
-	p.in(s, traces, word)
-	machine, err := api.Get[estate.Machine](p.Context(), p.Client, "default", s.Status.Machine)
-	if err != nil {
-		p.Fatal(err)
-	}
+	s, machine, canaries, word := p.marked()
 	before := len(p.destructions(machine)) // of earlier ones of the name
 	m.order(p, s, step)
 	_, unheard := p.Consort("reset", s.Spec.Desktop, "--yes")
