@@ -104,16 +104,21 @@ func (b *Blueprint) Check() []Problem {
 
 // Links implements Resource.
 func (b *Blueprint) Links() []Link {
-	p, s := b.Metadata.Project, &b.Spec
+	return composed(b.Metadata.Project, b.Spec.Image, b.Spec.Context, b.Spec.Applications, b.Spec.Hypervisor.Name)
+}
+
+// composed returns the links of what is composed of these; the hypervisor may be
+// any, and is then empty.
+func composed(project, image, context string, applications []ApplicationChoice, hypervisor string) []Link {
 	ls := []Link{
-		{"spec.image", Ref{"Image", p, s.Image}},
-		{"spec.context", Ref{"Context", p, s.Context}},
+		{"spec.image", Ref{"Image", project, image}},
+		{"spec.context", Ref{"Context", project, context}},
 	}
-	for i, a := range s.Applications {
-		ls = append(ls, Link{fmt.Sprintf("spec.applications[%d].name", i), Ref{"Application", p, a.Name}})
+	for i, a := range applications {
+		ls = append(ls, Link{fmt.Sprintf("spec.applications[%d].name", i), Ref{"Application", project, a.Name}})
 	}
-	if s.Hypervisor.Name != "" {
-		ls = append(ls, Link{"spec.hypervisor.name", Ref{"Hypervisor", "", s.Hypervisor.Name}})
+	if hypervisor != "" {
+		ls = append(ls, Link{"spec.hypervisor.name", Ref{"Hypervisor", "", hypervisor}})
 	}
 	return ls
 }

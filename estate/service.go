@@ -324,18 +324,7 @@ func (s *ServiceStatus) Serving() int {
 
 // Links implements Resource.
 func (s *Service) Links() []Link {
-	p, spec := s.Metadata.Project, &s.Spec
-	ls := []Link{
-		{"spec.image", Ref{"Image", p, spec.Image}},
-		{"spec.context", Ref{"Context", p, spec.Context}},
-	}
-	for i, a := range spec.Applications {
-		ls = append(ls, Link{fmt.Sprintf("spec.applications[%d].name", i), Ref{"Application", p, a.Name}})
-	}
-	if spec.Hypervisor.Name != "" {
-		ls = append(ls, Link{"spec.hypervisor.name", Ref{"Hypervisor", "", spec.Hypervisor.Name}})
-	}
-	return ls
+	return composed(s.Metadata.Project, s.Spec.Image, s.Spec.Context, s.Spec.Applications, s.Spec.Hypervisor.Name)
 }
 
 // Progress implements Resource.

@@ -14,26 +14,12 @@ import (
 )
 
 func newWhy(c *cli) *cobra.Command {
-	cmd := &cobra.Command{
+	return c.ofOne(&cobra.Command{
 		Use:   "why KIND NAME",
 		Short: "Tell why a service or a machine is as it is: the last decision about it",
 		Example: `  consort why service shop
   consort why machine/shop-3`,
-		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: c.completeKinds,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			refs, err := c.refs(args)
-			if err != nil {
-				return err
-			}
-			if len(refs) != 1 {
-				return usage{errors.New("name one object, as: consort why service shop")}
-			}
-			return c.why(cmd.Context(), refs[0])
-		},
-	}
-	c.projectFlag(cmd)
-	return cmd
+	}, "consort why service shop", c.why)
 }
 
 // why tells the last decision about an object: of a machine, the last one that

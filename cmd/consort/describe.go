@@ -18,23 +18,26 @@ import (
 )
 
 func newDescribe(c *cli) *cobra.Command {
-	cmd := &cobra.Command{
+	return c.ofOne(&cobra.Command{
 		Use:   "describe KIND NAME",
 		Short: "Tell how an object is, why, and what happened to it",
 		Example: `  consort describe desktop ana-office
   consort describe image/debian-12-desktop`,
-		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: c.completeKinds,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			refs, err := c.refs(args)
-			if err != nil {
-				return err
-			}
-			if len(refs) != 1 {
-				return usage{errors.New("name one object, as: consort describe desktop ana-office")}
-			}
-			return c.describe(cmd.Context(), refs[0])
-		},
+	}, "consort describe desktop ana-office", c.describe)
+}
+
+// ofOne completes a command that tells of one object; as shows how to name it.
+func (c *cli) ofOne(cmd *cobra.Command, as string, tell func(context.Context, estate.Ref) error) *cobra.Command {
+	cmd.Args, cmd.ValidArgsFunction = cobra.RangeArgs(1, 2), c.completeKinds
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		refs, err := c.refs(args)
+		if err != nil {
+			return err
+		}
+		if len(refs) != 1 {
+			return usage{errors.New("name one object, as: " + as)}
+		}
+		return tell(cmd.Context(), refs[0])
 	}
 	c.projectFlag(cmd)
 	return cmd

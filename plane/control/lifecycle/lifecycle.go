@@ -188,44 +188,13 @@ func list[T any](ctx context.Context, s *store.Store, project string, into *[]*T
 	return err
 }
 
-// wantLayers asks for the layers that the blueprint's applications still lack
-// for its image: an entry without a digest is an order to the agents.
+// wantLayers asks for the layers that the blueprint's applications still lack.
 func (k *Keeper) wantLayers(ctx context.Context, v *view) error {
 	if v.blueprint == nil {
 		return nil
 	}
-	var digest estate.Digest
-	for _, m := range v.inventory.Images {
-		if m.Metadata.Name == v.blueprint.Spec.Image {
-			digest = m.Status.Digest
-		}
-	}
-	if digest == "" {
-		return nil
-	}
-	for _, choice := range v.blueprint.Spec.Applications {
-		i := slices.IndexFunc(v.inventory.Applications, func(a *estate.Application) bool { return a.Metadata.Name == choice.Name })
-		if i < 0 {
-			continue
-		}
-		version, ok := v.inventory.Applications[i].Spec.Version(choice.Version)
-		if !ok {
-			continue
-		}
-		if _, ordered := v.inventory.Applications[i].Status.Layer(version.Name, digest); ordered {
-			continue
-		}
-		_, err := store.Modify(ctx, k.Store, v.desktop.Metadata.Project, choice.Name, func(a *estate.Application) error {
-			if _, ordered := a.Status.Layer(version.Name, digest); !ordered {
-				a.Status.Layers = append(a.Status.Layers, estate.LayerBuild{Version: version.Name, Image: digest})
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	spec := &v.blueprint.Spec
+	return control.WantLayers(ctx, k.Store, v.inventory.Images, v.inventory.Applications, spec.Image, spec.Applications)
 }
 
 // retire ends what belongs to a desktop that goes. The home stays.

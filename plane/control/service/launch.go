@@ -13,7 +13,7 @@ import (
 	"consort.dev/consort/api"
 	"consort.dev/consort/estate"
 	"consort.dev/consort/fault"
-	"consort.dev/consort/plane/store"
+	"consort.dev/consort/plane/control"
 )
 
 // launchLimit is how long an agent may take to start an application.
@@ -130,37 +130,8 @@ func (k *Keeper) ask(ctx context.Context, m *estate.Machine, call api.Call) erro
 	return nil
 }
 
-// wantLayers asks for the layers that the service's applications still lack for
-// its image: an entry without a digest is an order to the agents.
+// wantLayers asks for the layers that the service's applications still lack.
 func (k *Keeper) wantLayers(ctx context.Context, v *view) error {
-	var digest estate.Digest
-	for _, m := range v.inventory.Images {
-		if m.Metadata.Name == v.service.Spec.Image {
-			digest = m.Status.Digest
-		}
-	}
-	if digest == "" {
-		return nil
-	}
-	for _, choice := range v.service.Spec.Applications {
-		i := slices.IndexFunc(v.inventory.Applications, func(a *estate.Application) bool { return a.Metadata.Name == choice.Name })
-		if i < 0 {
-			continue
-		}
-		app := v.inventory.Applications[i]
-		version, ok := app.Spec.Version(choice.Version)
-		if _, ordered := app.Status.Layer(version.Name, digest); !ok || ordered {
-			continue
-		}
-		_, err := store.Modify(ctx, k.Store, app.Metadata.Project, app.Metadata.Name, func(a *estate.Application) error {
-			if _, ordered := a.Status.Layer(version.Name, digest); !ordered {
-				a.Status.Layers = append(a.Status.Layers, estate.LayerBuild{Version: version.Name, Image: digest})
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	spec := &v.service.Spec
+	return control.WantLayers(ctx, k.Store, v.inventory.Images, v.inventory.Applications, spec.Image, spec.Applications)
 }
